@@ -1,0 +1,446 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The configuration of a host: what the inventory's service contract says, typed and checked.
+
+`load` reads `/etc/fluxmaint/config.json`, which the role `agent` renders. All mistakes are reported at
+once, each with the path of the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+from .errors import ConfigError
+from .fsio import read_json
+
+DEFAULT_PATH = Path("/etc/fluxmaint/config.json")
+FORMAT = 1
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """A SQL query with one value as result, and the value that it must have."""
+
+    name: str
+    sql: str
+    expect: Any
+
+
+@dataclass(frozen=True)
+class Database:
+    """A SQLite database of the service: required tables with columns, named read-only queries."""
+
+    name: str
+    path: Path
+    tables: Mapping[str, Sequence[str]]
+    queries: Mapping[str, str]
+    invariants: Sequence[Invariant]
+    busy_timeout_s: float
+
+
+@dataclass(frozen=True)
+class Logs:
+    """The service's log directory, and how many days of it go into a backup."""
+
+    directory: Path
+    days: int
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A directory of files that can be made again, and the names of those worth keeping."""
+
+    directory: Path
+    patterns: Sequence[str]
+
+
+@dataclass(frozen=True)
+class System:
+    """What a `full` generation adds: the deployed release and files that run it."""
+
+    release_link: Path
+    exclude: Sequence[str]
+    paths: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One condition of health. `json` is a subset that the answer's JSON body must hold."""
+
+    url: str
+    status: int
+    json: Mapping[str, Any]
+    headers: Mapping[str, str]
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Health:
+    """When the service counts as healthy; a probe that is None is not asked for."""
+
+    liveness: Probe | None
+    websocket: Probe | None
+    frontend: Probe | None
+    wait_s: float
+
+
+@dataclass(frozen=True)
+class TargetPath:
+    """A backup target that is a directory, perhaps on a mounted file system."""
+
+    name: str
+    path: Path
+    require_mount: bool
+    marker: str
+
+
+@dataclass(frozen=True)
+class TargetS3:
+    """A backup target in an S3-compatible store. `lock_days` 0 leaves retention to the bucket's default."""
+
+    name: str
+    endpoint: str
+    region: str
+    bucket: str
+    prefix: str
+    credentials_file: Path
+    lock_days: int
+
+
+Target = Union[TargetPath, TargetS3]
+
+
+@dataclass(frozen=True)
+class Backup:
+    """How generations are made, signed, encrypted and stored."""
+
+    staging_dir: Path
+    timeout_s: float
+    compression_level: int
+    drift_limit: float
+    recipients_file: Path
+    signing_key_file: Path
+    signer: str
+    allowed_signers_file: Path
+    content_digests: str
+    targets: Sequence[Target]
+
+    def target(self, name: str) -> Target:
+        """The target of that name. Raises ConfigError listing the names that exist."""
+        for target in self.targets:
+            if target.name == name:
+                return target
+        known = ", ".join(target.name for target in self.targets)
+        raise ConfigError(f"there is no backup target named {name!r}; configured: {known or 'none'}", subject=name)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything the engine knows about the service of this host."""
+
+    service: str
+    host: str
+    root: Path
+    user: str
+    group: str
+    units: Sequence[str]
+    halt_file: Path | None
+    databases: Sequence[Database]
+    ignored_databases: Sequence[Path]
+    config_files: Sequence[Path]
+    logs: Logs | None
+    cache: Cache | None
+    system: System | None
+    health: Health
+    backup: Backup | None
+    state_dir: Path
+    run_dir: Path
+
+    def database(self, name: str) -> Database:
+        """The database of that name. Raises ConfigError listing the names that exist."""
+        for database in self.databases:
+            if database.name == name:
+                return database
+        known = ", ".join(database.name for database in self.databases)
+        raise ConfigError(f"there is no database named {name!r}; configured: {known}", subject=name)
+
+    @property
+    def journal_file(self) -> Path:
+        """The maintenance journal of this host."""
+        return self.state_dir / "journal.jsonl"
+
+    @property
+    def lease_file(self) -> Path:
+        """The lease of this host."""
+        return self.run_dir / "lease"
+
+    def require_backup(self) -> Backup:
+        """The backup settings. Raises ConfigError when this host has none."""
+        if self.backup is None:
+            raise ConfigError("the configuration has no section backup", remedy="apply the role backup to this host")
+        return self.backup
+
+
+class _Section:
+    """One JSON object being read; notes every mistake with the path of its key."""
+
+    def __init__(self, value: Any, path: str, mistakes: list[str]) -> None:
+        self.path = path
+        self.mistakes = mistakes
+        self._open: dict[str, Any] = {}
+        if isinstance(value, dict):
+            self._open = dict(value)
+        else:
+            self.wrong(path, "an object", value)
+
+    def wrong(self, path: str, wanted: str, value: Any) -> None:
+        self.mistakes.append(f"{path or 'the document'} must be {wanted}, not {type(value).__name__} {value!r:.60}")
+
+    def _take(self, key: str, wanted: str, fits: Callable[[Any], bool], default: Any) -> Any:
+        path = f"{self.path}.{key}".lstrip(".")
+        value = self._open.pop(key, default)
+        if value is _MISSING:
+            self.mistakes.append(f"{path} is missing")
+            return None
+        if value is not default and not fits(value):
+            self.wrong(path, wanted, value)
+            return None
+        return value
+
+    def text(self, key: str, default: Any = _MISSING) -> str:
+        return str(self._take(key, "a non-empty text", lambda v: isinstance(v, str) and v.strip() != "", default))
+
+    def choice(self, key: str, choices: Sequence[str], default: Any = _MISSING) -> str:
+        return str(self._take(key, f"one of {', '.join(choices)}", lambda v: v in choices, default))
+
+    def number(self, key: str, default: Any = _MISSING, *, least: float = 0, most: float = float("inf")) -> float:
+        wanted = f"a number from {least:g}" + (f" to {most:g}" if most != float("inf") else "")
+
+        def fits(value: Any) -> bool:
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+
+        return float(self._take(key, wanted, fits, default) or 0)
+
+    def integer(self, key: str, default: Any = _MISSING, *, least: int = 0, most: int = 2**31) -> int:
+        def fits(value: Any) -> bool:
+            return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+        return int(self._take(key, f"a whole number from {least}", fits, default) or 0)
+
+    def flag(self, key: str, default: Any = _MISSING) -> bool:
+        return bool(self._take(key, "true or false", lambda v: isinstance(v, bool), default))
+
+    def file(self, key: str, default: Any = _MISSING) -> Path:
+        return Path(str(self._take(key, "an absolute path", _absolute, default)))
+
+    def files(self, key: str) -> list[Path]:
+        value = self._take(key, "a list of absolute paths", lambda v: _all(v, _absolute), [])
+        return [Path(item) for item in value or []]
+
+    def texts(self, key: str, default: Any = _MISSING) -> list[str]:
+        return list(self._take(key, "a list of texts", lambda v: _all(v, lambda i: isinstance(i, str)), default) or [])
+
+    def mapping(self, key: str, wanted: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
+        value = self._take(key, f"an object of {wanted}", lambda v: isinstance(v, dict) and _all([*v.values()], fits), {})
+        return dict(value or {})
+
+    def any(self, key: str) -> Any:
+        return self._take(key, "present", lambda v: True, _MISSING)
+
+    def section(self, key: str) -> _Section:
+        return _Section(self._open.pop(key, {}), f"{self.path}.{key}".lstrip("."), self.mistakes)
+
+    def optional(self, key: str) -> _Section | None:
+        return self.section(key) if self._open.get(key) is not None else self._open.pop(key, None)
+
+    def sections(self, key: str) -> list[_Section]:
+        path = f"{self.path}.{key}".lstrip(".")
+        value = self._open.pop(key, [])
+        if not isinstance(value, list):
+            self.wrong(path, "a list", value)
+            return []
+        return [_Section(item, f"{path}[{index}]", self.mistakes) for index, item in enumerate(value)]
+
+    def close(self) -> None:
+        self.mistakes.extend(f"{self.path}.{key}".lstrip(".") + " is not a known key" for key in self._open)
+
+
+def _absolute(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("/") and "\0" not in value and ".." not in Path(value).parts
+
+
+def _all(values: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(values, list) and all(fits(value) for value in values)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _database(section: _Section) -> Database:
+    invariants = []
+    for item in section.sections("invariants"):
+        invariants.append(Invariant(item.text("name"), item.text("sql"), item.any("expect")))
+        item.close()
+    database = Database(
+        name=section.text("name"),
+        path=section.file("path"),
+        tables=section.mapping("tables", "column lists", lambda v: _all(v, _is_text)),
+        queries=section.mapping("queries", "SQL texts", _is_text),
+        invariants=invariants,
+        busy_timeout_s=section.number("busy_timeout_s", 5.0),
+    )
+    section.close()
+    return database
+
+
+def _probe(section: _Section | None, status: int) -> Probe | None:
+    if section is None:
+        return None
+    probe = Probe(
+        url=section.text("url"),
+        status=section.integer("status", status, least=100, most=599),
+        json=section.mapping("json", "values", lambda v: True),
+        headers=section.mapping("headers", "texts", _is_text),
+        timeout_s=section.number("timeout_s", 5, least=0.1),
+    )
+    section.close()
+    return probe
+
+
+def _health(section: _Section) -> Health:
+    health = Health(
+        liveness=_probe(section.optional("liveness"), 200),
+        websocket=_probe(section.optional("websocket"), 101),
+        frontend=_probe(section.optional("frontend"), 200),
+        wait_s=section.number("wait_s", 60, least=1),
+    )
+    section.close()
+    return health
+
+
+def _target(section: _Section) -> Target:
+    name = section.text("name")
+    target: Target
+    if section.choice("type", ("path", "s3")) == "s3":
+        target = TargetS3(
+            name=name,
+            endpoint=section.text("endpoint"),
+            region=section.text("region", "us-east-1"),
+            bucket=section.text("bucket"),
+            prefix=str(section._take("prefix", "a text", _is_text, "") or "").strip("/"),
+            credentials_file=section.file("credentials_file"),
+            lock_days=section.integer("lock_days", 0),
+        )
+    else:
+        target = TargetPath(
+            name=name,
+            path=section.file("path"),
+            require_mount=section.flag("require_mount", False),
+            marker=section.text("marker", ".fluxmaint-target"),
+        )
+    section.close()
+    return target
+
+
+def _backup(section: _Section) -> Backup:
+    targets = [_target(item) for item in section.sections("targets")]
+    backup = Backup(
+        staging_dir=section.file("staging_dir", "/var/lib/fluxmaint/staging"),
+        timeout_s=section.number("timeout_s", 3600, least=1),
+        compression_level=section.integer("compression_level", 3, least=1, most=19),
+        drift_limit=section.number("drift_limit", 0.2, most=1),
+        recipients_file=section.file("recipients_file", "/etc/fluxmaint/keys/recipients.txt"),
+        signing_key_file=section.file("signing_key_file", "/etc/fluxmaint/keys/signing_ed25519"),
+        signer=section.text("signer"),
+        allowed_signers_file=section.file("allowed_signers_file", "/etc/fluxmaint/keys/allowed_signers"),
+        content_digests=section.choice("content_digests", ("never", "full", "always"), "full"),
+        targets=targets,
+    )
+    if not targets:
+        section.mistakes.append(f"{section.path}.targets must name at least one target")
+    _unique(section, "targets", [target.name for target in targets])
+    section.close()
+    return backup
+
+
+def _unique(section: _Section, key: str, names: list[str]) -> None:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        section.mistakes.append(f"{section.path}.{key}".lstrip(".") + f" has the name {name!r} more than once")
+
+
+def _logs(section: _Section | None) -> Logs | None:
+    if section is None:
+        return None
+    logs = Logs(section.file("directory"), section.integer("days", 7, least=1))
+    section.close()
+    return logs
+
+
+def _cache(section: _Section | None) -> Cache | None:
+    if section is None:
+        return None
+    cache = Cache(section.file("directory"), section.texts("patterns"))
+    section.close()
+    return cache
+
+
+def _system(section: _Section | None) -> System | None:
+    if section is None:
+        return None
+    system = System(section.file("release_link"), section.texts("exclude", []), section.files("paths"))
+    section.close()
+    return system
+
+
+def parse(obj: Any, *, subject: str = "") -> Config:
+    """Check a parsed JSON document and make a Config of it.
+
+    Raises ConfigError with every mistake, each named by the path of its key; `mistakes` in its facts.
+    """
+    mistakes: list[str] = []
+    top = _Section(obj, "", mistakes)
+    if top.integer("format") != FORMAT:
+        mistakes.append(f"format must be {FORMAT}")
+    databases = [_database(item) for item in top.sections("databases")]
+    if not databases:
+        mistakes.append("databases must name at least one database")
+    _unique(top, "databases", [database.name for database in databases])
+    backup = top.optional("backup")
+    halt_file = top._take("halt_file", "an absolute path or null", lambda v: v is None or _absolute(v), None)
+    config = Config(
+        service=top.text("service"),
+        host=top.text("host"),
+        root=top.file("root"),
+        user=top.text("user"),
+        group=top.text("group"),
+        units=top.texts("units"),
+        halt_file=Path(halt_file) if halt_file else None,
+        databases=databases,
+        ignored_databases=top.files("ignored_databases"),
+        config_files=top.files("config_files"),
+        logs=_logs(top.optional("logs")),
+        cache=_cache(top.optional("cache")),
+        system=_system(top.optional("system")),
+        health=_health(top.section("health")),
+        backup=_backup(backup) if backup else None,
+        state_dir=top.file("state_dir", "/var/lib/fluxmaint"),
+        run_dir=top.file("run_dir", "/run/fluxmaint"),
+    )
+    for name in (config.service, config.host, *(database.name for database in databases)):
+        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+            mistakes.append(f"the name {name!r} may hold only letters, digits, '-', '_' and '.'")
+    top.close()
+    if mistakes:
+        raise ConfigError("; ".join(mistakes), subject=subject, mistakes=mistakes)
+    return config
+
+
+def load(path: Path = DEFAULT_PATH) -> Config:
+    """Read and check a configuration file. Raises ConfigError, or InputError when it cannot be read."""
+    return parse(read_json(path), subject=str(path))

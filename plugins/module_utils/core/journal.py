@@ -1,0 +1,168 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The maintenance journal: one JSON line per event, each bound to the one before by its hash.
+
+Reports, metrics and the maintenance log are derived from it. A line that was cut off by a crash is
+kept and skipped: the next entry starts on a line of its own and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .clock import Clock, utc_text
+from .errors import EngineError, IntegrityError
+from .fsio import fsync_dir
+
+GENESIS = "0" * 64
+
+
+class Operation:
+    """One operation in progress: collect its evidence, note its steps."""
+
+    def __init__(self, journal: Journal, name: str, identity: str) -> None:
+        self._journal = journal
+        self.name = name
+        self.id = identity
+        self.result = "ok"
+        self.evidence: dict[str, Any] = {}
+
+    def step(self, step: str, **evidence: Any) -> None:
+        """Record that `step` has been reached."""
+        self._journal.append(self.name, "step", operation_id=self.id, step=step, **evidence)
+
+
+class Journal:
+    """Append-only journal file.
+
+    Args:
+        path: made with mode 0640 when it does not exist; its directory must exist.
+    """
+
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self.path = Path(path)
+        self._clock = clock or Clock()
+
+    def append(self, operation: str, event: str, result: str = "", **evidence: Any) -> dict[str, Any]:
+        """Add one entry, durably, and return it.
+
+        Args:
+            operation: name of the operation, such as `backup`.
+            event: `start`, `step` or `end`.
+            result: of an `end`: `ok`, `degraded` or `failed`.
+            evidence: JSON-serialisable facts; never a secret.
+        """
+        entry: dict[str, Any] = {"time": utc_text(self._clock.now()), "operation": operation, "event": event}
+        if result:
+            entry["result"] = result
+        entry.update(evidence)
+        created = not self.path.exists()
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            tail = _tail(descriptor)
+            whole = tail.endswith(b"\n") or not tail
+            entry["previous"] = _line_hash(tail.rstrip(b"\n").rpartition(b"\n")[2]) if tail else GENESIS
+            line = json.dumps(entry, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n"
+            os.write(descriptor, line if whole else b"\n" + line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if created:
+            fsync_dir(self.path.parent)
+        return entry
+
+    @contextlib.contextmanager
+    def operation(self, name: str, **evidence: Any) -> Iterator[Operation]:
+        """Record the start and the end of an operation, its duration, and the error that ended it."""
+        operation = Operation(self, name, uuid.uuid4().hex[:12])
+        started = self._clock.monotonic()
+        self.append(name, "start", operation_id=operation.id, **evidence)
+        try:
+            yield operation
+        except BaseException as error:
+            unexpected = {"message": f"{type(error).__name__}: {error}"}
+            described = error.as_dict() if isinstance(error, EngineError) else unexpected
+            self.append(
+                name,
+                "end",
+                "failed",
+                operation_id=operation.id,
+                duration_s=round(self._clock.monotonic() - started, 3),
+                **{**operation.evidence, "error": described},
+            )
+            raise
+        self.append(
+            name,
+            "end",
+            operation.result,
+            operation_id=operation.id,
+            duration_s=round(self._clock.monotonic() - started, 3),
+            **operation.evidence,
+        )
+
+    def read(self, operation: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+        """Entries in order, those of one operation's name if given, the last `limit` of them if given."""
+        entries = [
+            entry
+            for line in self._lines()
+            if (entry := _parse(line)) is not None and (operation is None or entry.get("operation") == operation)
+        ]
+        return entries if limit is None else entries[max(len(entries) - limit, 0) :]
+
+    def verify(self) -> int:
+        """Check the hash chain and return the number of entries.
+
+        Raises IntegrityError naming the first line that does not follow from the one before it.
+        """
+        expected = GENESIS
+        count = 0
+        for number, line in enumerate(self._lines(), start=1):
+            entry = _parse(line)
+            if entry is not None:
+                if entry.get("previous") != expected:
+                    raise IntegrityError(
+                        f"line {number} does not follow from the line before it", subject=str(self.path), line=number
+                    )
+                count += 1
+            expected = _line_hash(line)
+        return count
+
+    def _lines(self) -> list[bytes]:
+        try:
+            return [line for line in self.path.read_bytes().split(b"\n") if line]
+        except FileNotFoundError:
+            return []
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _line_hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _tail(descriptor: int) -> bytes:
+    """The end of the file, long enough to hold its whole last line."""
+    size = os.fstat(descriptor).st_size
+    length = 4096
+    while True:
+        start = max(size - length, 0)
+        data = os.pread(descriptor, size - start, start)
+        if start == 0 or b"\n" in data.rstrip(b"\n"):
+            return data
+        length *= 4
