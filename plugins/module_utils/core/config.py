@@ -18,6 +18,7 @@ from .errors import ConfigError
 from .fsio import read_json
 
 DEFAULT_PATH = Path("/etc/fluxmaint/config.json")
+DROP_INS = "config.d"
 FORMAT = 1
 _MISSING = object()
 
@@ -441,6 +442,30 @@ def parse(obj: Any, *, subject: str = "") -> Config:
     return config
 
 
-def load(path: Path = DEFAULT_PATH) -> Config:
-    """Read and check a configuration file. Raises ConfigError, or InputError when it cannot be read."""
-    return parse(read_json(path), subject=str(path))
+def load(path: Path = DEFAULT_PATH, candidates: Mapping[str, Path] | None = None) -> Config:
+    """Read and check a host's configuration: the file, and its drop-ins `config.d/*.json` beside it.
+
+    Each drop-in adds whole top-level keys, so that each role owns its file.
+
+    Args:
+        candidates: drop-in names with the files to read in their place, to check one before it lands.
+
+    Raises ConfigError, or InputError when a file cannot be read.
+    """
+    path = Path(path)
+    merged = read_json(path)
+    if not isinstance(merged, dict):
+        raise ConfigError("must be an object", subject=str(path))
+    origin = dict.fromkeys(merged, path)
+    drop_ins = {drop_in.name: drop_in for drop_in in (path.parent / DROP_INS).glob("*.json")}
+    drop_ins.update(candidates or {})
+    for drop_in in drop_ins.values():
+        addition = read_json(drop_in)
+        if not isinstance(addition, dict):
+            raise ConfigError("must be an object", subject=str(drop_in))
+        for key, value in addition.items():
+            if key in origin:
+                raise ConfigError(f"the key {key} is in {origin[key]} already", subject=str(drop_in))
+            origin[key] = drop_in
+            merged[key] = value
+    return parse(merged, subject=str(path))
