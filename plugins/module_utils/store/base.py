@@ -1,0 +1,145 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a backup target must be able to do, whatever it is made of.
+
+A store holds immutable objects under relative keys such as `fluxhero/production/generations/<id>/COMMIT`.
+Nothing in it is ever overwritten or deleted by the host that makes backups.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ..core.errors import InputError, StoreError
+from ..core.fsio import fsync_dir
+
+CHUNK = 1 << 20
+
+
+class ObjectMissing(StoreError):
+    """There is no object under that key."""
+
+
+class AccessDenied(StoreError):
+    """The credentials of this store do not allow the operation."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object as a listing shows it: size in bytes, time of its last change in UTC."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+class Store(abc.ABC):
+    """One backup target. Every failure is a StoreError whose subject is the object's key or the target."""
+
+    name: str
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raise StoreError unless the target answers and is the one that is meant. Writes nothing."""
+
+    @abc.abstractmethod
+    def stat(self, key: str) -> ObjectInfo | None:
+        """The object's size and time, or None when there is none."""
+
+    @abc.abstractmethod
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object below `prefix`, which is empty or ends with a slash, in order of the keys."""
+
+    @abc.abstractmethod
+    def put_file(self, key: str, path: Path, sha256: str) -> bool:
+        """Store a file durably, and read it back whole to compare its SHA-256.
+
+        Returns:
+            True when it was written, False when the same content was there already.
+
+        Raises:
+            StoreError: the target fails, or holds different content under that key, which is left as it is.
+        """
+
+    @abc.abstractmethod
+    def put_new(self, key: str, data: bytes) -> None:
+        """Store a small new object. Raises StoreError when there is one already, whatever its content."""
+
+    @abc.abstractmethod
+    def read(self, key: str) -> AbstractContextManager[Iterator[bytes]]:
+        """The object's content in chunks. Raises ObjectMissing when there is none."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under that key."""
+        return self.stat(key) is not None
+
+    def get_bytes(self, key: str, limit: int = 1 << 20) -> bytes:
+        """The content of a small object; StoreError when it is longer than `limit` bytes."""
+        data = bytearray()
+        with self.read(key) as chunks:
+            for chunk in chunks:
+                data += chunk
+                if len(data) > limit:
+                    raise StoreError(f"is larger than the {limit} bytes that such an object may have", subject=key)
+        return bytes(data)
+
+    def get_to(self, key: str, path: Path) -> str:
+        """Fetch an object into a new private file, durably; returns the SHA-256 of what was received."""
+        partial = path.with_name(path.name + ".partial")
+        digest = hashlib.sha256()
+        try:
+            with self.read(key) as chunks, open(partial, "wb", opener=private_opener) as stream:
+                for chunk in chunks:
+                    digest.update(chunk)
+                    stream.write(chunk)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(partial, path)
+            fsync_dir(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        return digest.hexdigest()
+
+    def digest(self, key: str) -> str:
+        """SHA-256 of an object's content, read whole from the target."""
+        digest = hashlib.sha256()
+        with self.read(key) as chunks:
+            for chunk in chunks:
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def _same_content(self, key: str, found: ObjectInfo, size: int, sha256: str) -> None:
+        """Raise StoreError unless the object that is there has this size and digest."""
+        if found.size != size or self.digest(key) != sha256:
+            raise StoreError(
+                f"target {self.name} already holds different content under this key",
+                subject=key,
+                untouched="the object that is there",
+                remedy="find out who wrote it; stored objects are never overwritten",
+            )
+
+
+def checked_key(key: str, *, prefix: bool = False) -> str:
+    """The key itself when it is a relative path without tricks, else InputError."""
+    body = key[:-1] if prefix and key.endswith("/") else key
+    if prefix and not key:
+        return key
+    if any(part in ("", ".", "..") for part in body.split("/")) or "\0" in key or "\\" in key:
+        raise InputError(f"{key!r} is not a valid object key")
+    if prefix and not key.endswith("/"):
+        raise InputError(f"the prefix {key!r} must end with a slash")
+    return key
+
+
+def private_opener(path: str, flags: int) -> int:
+    """For `open`: a file that only its owner can read, never through a symbolic link."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

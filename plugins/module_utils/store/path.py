@@ -1,0 +1,198 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A target that is a directory: a local disk, or a file system mounted from elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ..core.errors import StoreError
+from ..core.fsio import fsync_dir
+from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, checked_key, private_opener
+
+_PARTIAL = ".partial-"
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+
+
+class PathStore(Store):
+    """Objects as files of mode 0600 below one directory.
+
+    Args:
+        name: the target's name in the configuration.
+        path: the directory; it must exist and hold the marker file, so that a directory whose file system
+            is not mounted is never filled by mistake.
+        require_mount: the directory must be a mount point, or lie below one other than `/`.
+        marker: name of the marker file.
+    """
+
+    def __init__(self, name: str, path: Path, *, require_mount: bool = False, marker: str = ".fluxmaint-target") -> None:
+        self.name = name
+        self.path = Path(path)
+        self.require_mount = require_mount
+        self.marker = marker
+
+    def check(self) -> None:
+        """Raise StoreError unless directory, mount and marker are as they must be."""
+        if not self.path.is_dir():
+            raise StoreError(f"target {self.name} is not a directory", subject=str(self.path), untouched="everything")
+        if self.require_mount and not _below_mount(self.path):
+            raise StoreError(
+                f"target {self.name} must be on a mounted file system, and none is mounted there",
+                subject=str(self.path),
+                untouched="everything",
+                remedy="mount it and try again",
+            )
+        try:
+            marked = stat.S_ISREG((self.path / self.marker).lstat().st_mode)
+        except OSError:
+            marked = False
+        if not marked:
+            raise StoreError(
+                f"target {self.name} lacks its marker file {self.marker}: it is not mounted, or not prepared",
+                subject=str(self.path),
+                untouched="everything",
+                remedy="mount it, or apply the role backup, which makes the marker",
+            )
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """The object's size and time, or None when there is none."""
+        self.check()
+        with self._errors(key):
+            try:
+                found = self._file(key).lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            if not stat.S_ISREG(found.st_mode):
+                raise StoreError("is not a regular file", subject=key)
+            return _info(key, found)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object below `prefix`; partial files of interrupted writes are not objects."""
+        self.check()
+        top = self.path / checked_key(prefix, prefix=True)
+        found: list[ObjectInfo] = []
+        with self._errors(prefix):
+            for directory, _names, files in os.walk(top, onerror=_walk_error):
+                for name in files:
+                    file = Path(directory, name)
+                    if name.startswith(_PARTIAL) or file == self.path / self.marker:
+                        continue
+                    status = file.lstat()
+                    if stat.S_ISREG(status.st_mode):
+                        found.append(_info(file.relative_to(self.path).as_posix(), status))
+        yield from sorted(found, key=lambda item: item.key)
+
+    def put_file(self, key: str, path: Path, sha256: str) -> bool:
+        """Copy the file beside its final name, fsync, re-read and hash it, then give it its name."""
+        with open(path, "rb") as source:
+            return self._put(key, iter(lambda: source.read(CHUNK), b""), os.fstat(source.fileno()).st_size, sha256)
+
+    def put_new(self, key: str, data: bytes) -> None:
+        """Store a new object, or raise StoreError when there is one."""
+        if not self._put(key, iter([data]), len(data), hashlib.sha256(data).hexdigest()):
+            raise StoreError(f"exists already on target {self.name}", subject=key, untouched="the object that is there")
+
+    @contextlib.contextmanager
+    def read(self, key: str) -> Iterator[Iterator[bytes]]:
+        """The object's content in chunks."""
+        self.check()
+        with self._errors(key):
+            descriptor = os.open(self._file(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as stream:
+                yield iter(lambda: stream.read(CHUNK), b"")
+
+    def _put(self, key: str, chunks: Iterator[bytes], size: int, sha256: str) -> bool:
+        found = self.stat(key)
+        if found is not None:
+            self._same_content(key, found, size, sha256)
+            return False
+        final = self._file(key)
+        # One writer at a time holds the backup lock, so a fixed name lets the next run reuse what a killed one left.
+        partial = final.with_name(_PARTIAL + final.name)
+        with self._errors(key):
+            self._make_directories(final.parent)
+            partial.unlink(missing_ok=True)
+            try:
+                with open(partial, "xb", opener=private_opener) as stream:
+                    for chunk in chunks:
+                        stream.write(chunk)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                    # Written pages leave the cache, so that reading back reads what the disk has.
+                    os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                received = _hash(partial)
+                if received != sha256:
+                    raise StoreError(
+                        f"target {self.name} gave back other bytes than were written",
+                        subject=key,
+                        expected=sha256,
+                        received=received,
+                    )
+                _name_without_overwriting(partial, final)
+            finally:
+                partial.unlink(missing_ok=True)
+            fsync_dir(final.parent)
+        return True
+
+    def _file(self, key: str) -> Path:
+        return self.path / checked_key(key)
+
+    def _make_directories(self, directory: Path) -> None:
+        missing = [parent for parent in (directory, *directory.parents) if not parent.exists()]
+        for parent in reversed(missing):
+            parent.mkdir(mode=0o700, exist_ok=True)
+            fsync_dir(parent.parent)
+
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise ObjectMissing(f"is missing on target {self.name}", subject=key) from None
+        except PermissionError as error:
+            raise AccessDenied(f"target {self.name} at {self.path}: {error.strerror}", subject=key) from None
+        except FileExistsError:
+            raise StoreError(f"appeared on target {self.name} while it was being written", subject=key) from None
+        except OSError as error:
+            raise StoreError(f"target {self.name} at {self.path}: {error.strerror}", subject=key) from None
+
+
+def _below_mount(path: Path) -> bool:
+    resolved = path.resolve()
+    return any(os.path.ismount(parent) for parent in (resolved, *resolved.parents) if parent != Path("/"))
+
+
+def _info(key: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, timezone.utc))
+
+
+def _walk_error(error: OSError) -> None:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _name_without_overwriting(partial: Path, final: Path) -> None:
+    try:
+        os.link(partial, final)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        if final.exists():  # a file system without hard links; the backup lock keeps other writers away
+            raise FileExistsError(errno.EEXIST, "exists", str(final)) from None
+        os.rename(partial, final)

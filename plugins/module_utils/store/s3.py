@@ -1,0 +1,280 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A target in an S3-compatible object store.
+
+The only part of the engine that needs boto3, and it asks for it only when such a target is used. Works
+with boto3 1.26 (Debian 12) and newer. Credentials come from the target's own file, never from the
+environment, and the environment's AWS settings are not looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ..core.clock import Clock
+from ..core.errors import ConfigError, PreconditionError, StoreError
+from ..core.fsio import read_json
+from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, checked_key
+
+PART_BYTES = 16 << 20
+_SINGLE_PUT_BYTES = 2 * PART_BYTES
+_MOST_PARTS = 9000
+_SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
+_MISSING = ("404", "NoSuchKey", "NotFound")
+_DENIED = ("403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+_EXISTS = ("412", "PreconditionFailed", "ConditionalRequestConflict")
+
+
+class S3Store(Store):
+    """Objects in one bucket, below one prefix.
+
+    Each object is sent with its SHA-256, which the server verifies, and then read back whole: storing a
+    generation therefore costs its size once up and once down.
+
+    Args:
+        name: the target's name in the configuration.
+        endpoint: URL of the service; plain `http` is meant for closed networks only.
+        credentials_file: JSON with `access_key` and `secret_key`, not readable by others.
+        lock_days: days for which each new object is locked; 0 leaves that to the bucket's default.
+        retries: attempts for each request after the first one failed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        endpoint: str,
+        region: str,
+        bucket: str,
+        credentials_file: Path,
+        prefix: str = "",
+        lock_days: int = 0,
+        clock: Clock | None = None,
+        connect_timeout_s: float = 10,
+        read_timeout_s: float = 60,
+        retries: int = 3,
+    ) -> None:
+        self.name = name
+        self.endpoint = endpoint
+        self.bucket = bucket
+        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self._lock_days = lock_days
+        self._clock = clock or Clock()
+        self._boto = _Boto()
+        self._client = self._boto.client(
+            endpoint, region, _credentials(credentials_file), connect_timeout_s, read_timeout_s, retries
+        )
+
+    def check(self) -> None:
+        """Raise StoreError unless the bucket answers to these credentials."""
+        with self._errors(""):
+            self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """The object's size and time, or None when there is none."""
+        try:
+            with self._errors(key):
+                head = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+        except ObjectMissing:
+            return None
+        return ObjectInfo(key, head["ContentLength"], head["LastModified"])
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object below `prefix`: one request for each thousand."""
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self._prefix + checked_key(prefix, prefix=True)
+            )
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    yield ObjectInfo(item["Key"][len(self._prefix) :], item["Size"], item["LastModified"])
+
+    def put_file(self, key: str, path: Path, sha256: str) -> bool:
+        """Send the file, with checksums that the server verifies, then read it back whole and hash it."""
+        size = path.stat().st_size
+        found = self.stat(key)
+        if found is not None:
+            self._same_content(key, found, size, sha256)
+            return False
+        with self._errors(key), open(path, "rb") as stream:
+            if size <= _SINGLE_PUT_BYTES:
+                self._put_object(key, stream, _base64(sha256))
+            else:
+                self._put_parts(key, stream, size)
+        received = self.digest(key)
+        if received != sha256:
+            raise StoreError(
+                f"target {self.name} gave back other bytes than were sent",
+                subject=key,
+                expected=sha256,
+                received=received,
+            )
+        return True
+
+    def put_new(self, key: str, data: bytes) -> None:
+        """Store a new object, or raise StoreError when there is one.
+
+        The server decides (`If-None-Match: *`) where the client library can say that, else a look before.
+        """
+        if not self._new() and self.exists(key):
+            raise self._taken(key)
+        with self._errors(key):
+            self._put_object(key, data, _base64(hashlib.sha256(data).hexdigest()))
+        if self.get_bytes(key, len(data)) != data:
+            raise StoreError(f"target {self.name} gave back other bytes than were sent", subject=key)
+
+    @contextlib.contextmanager
+    def read(self, key: str) -> Iterator[Iterator[bytes]]:
+        """The object's content in chunks."""
+        with self._errors(key):
+            body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+            with contextlib.closing(body):
+                yield iter(lambda: body.read(CHUNK), b"")
+
+    def _put_object(self, key: str, body: Any, checksum: str) -> None:
+        self._client.put_object(
+            Bucket=self.bucket, Key=self._key(key), Body=body, ChecksumSHA256=checksum, **self._lock(), **self._new()
+        )
+
+    def _put_parts(self, key: str, stream: Any, size: int) -> None:
+        """One part in memory at a time, each with its own checksum."""
+        length = max(PART_BYTES, -(-size // _MOST_PARTS))
+        where = {"Bucket": self.bucket, "Key": self._key(key)}
+        upload = self._client.create_multipart_upload(ChecksumAlgorithm="SHA256", **self._lock(), **where)["UploadId"]
+        try:
+            parts = []
+            for number, data in enumerate(iter(lambda: stream.read(length), b""), start=1):
+                checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+                sent = self._client.upload_part(
+                    UploadId=upload, PartNumber=number, Body=data, ChecksumSHA256=checksum, **where
+                )
+                parts.append({"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum})
+            self._client.complete_multipart_upload(
+                UploadId=upload, MultipartUpload={"Parts": parts}, **self._new("CompleteMultipartUpload"), **where
+            )
+        except BaseException:
+            # Best effort: the credentials may not be allowed to, and the first error is the one that counts.
+            with contextlib.suppress(*self._boto.errors):
+                self._client.abort_multipart_upload(UploadId=upload, **where)
+            raise
+
+    def _lock(self) -> dict[str, Any]:
+        if not self._lock_days:
+            return {}
+        until = self._clock.now() + timedelta(days=self._lock_days)
+        return {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
+
+    def _new(self, operation: str = "PutObject") -> dict[str, str]:
+        members = self._client.meta.service_model.operation_model(operation).input_shape.members
+        return {"IfNoneMatch": "*"} if "IfNoneMatch" in members else {}
+
+    def _key(self, key: str) -> str:
+        return self._prefix + checked_key(key)
+
+    def _taken(self, key: str) -> StoreError:
+        return StoreError(f"exists already on target {self.name}", subject=key, untouched="the object that is there")
+
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except self._boto.errors as error:
+            answer = getattr(error, "response", {}) or {}
+            code = str(answer.get("Error", {}).get("Code", type(error).__name__))
+            text = str(answer.get("Error", {}).get("Message", "") or error)
+            facts = {"endpoint": self.endpoint, "bucket": self.bucket, "code": code}
+            where = f"target {self.name} (bucket {self.bucket} at {self.endpoint})"
+            subject = key or self.name
+            if code in _MISSING:
+                raise ObjectMissing(f"is missing on {where}: {code}", subject=subject, **facts) from None
+            if code in _EXISTS:
+                raise self._taken(key) from None
+            kind = AccessDenied if code in _DENIED else StoreError
+            raise kind(f"{where} failed: {code}: {text}", subject=subject, **facts) from None
+
+
+class _Boto:
+    """The AWS client library, imported when it is first needed."""
+
+    def __init__(self) -> None:
+        try:
+            import botocore.exceptions
+            import botocore.session
+            from botocore.config import Config
+            from urllib3.exceptions import HTTPError
+        except ImportError:
+            raise PreconditionError(
+                "an S3 target needs the Python library boto3, which is not installed",
+                subject="boto3",
+                remedy="install the package python3-boto3",
+            ) from None
+        self._session = botocore.session
+        self._config = Config
+        self.errors = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, HTTPError, ConnectionError)
+
+    def client(
+        self,
+        endpoint: str,
+        region: str,
+        credentials: tuple[str, str],
+        connect_timeout_s: float,
+        read_timeout_s: float,
+        retries: int,
+    ) -> Any:
+        # No profile, configuration file or CA bundle of whoever runs this may change what a backup does.
+        session = self._session.Session(
+            session_vars={
+                "profile": (None, None, None, None),
+                "config_file": (None, None, os.devnull, None),
+                "credentials_file": (None, None, os.devnull, None),
+                "ca_bundle": (None, None, None, None),
+            }
+        )
+        options: dict[str, Any] = {
+            "connect_timeout": connect_timeout_s,
+            "read_timeout": read_timeout_s,
+            "retries": {"total_max_attempts": retries + 1, "mode": "standard"},
+            "s3": {"addressing_style": "path", "payload_signing_enabled": True},
+            "signature_version": "s3v4",
+            "max_pool_connections": 2,
+        }
+        quiet = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+        try:
+            config = self._config(**options, **quiet)
+        except TypeError:  # before 1.36, which has no checksums of its own to switch off
+            config = self._config(**options)
+        verify: bool | str = False
+        if not endpoint.startswith("http://"):
+            verify = str(_SYSTEM_CA) if _SYSTEM_CA.exists() else True
+        return session.create_client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=region,
+            aws_access_key_id=credentials[0],
+            aws_secret_access_key=credentials[1],
+            verify=verify,
+            config=config,
+        )
+
+
+def _credentials(path: Path) -> tuple[str, str]:
+    content = read_json(path)
+    if path.stat().st_mode & 0o007:
+        raise PreconditionError("can be read by every user of this host", subject=str(path), remedy="set its mode to 0600")
+    keys = content if isinstance(content, dict) else {}
+    access, secret = keys.get("access_key"), keys.get("secret_key")
+    if not (isinstance(access, str) and isinstance(secret, str) and access and secret):
+        raise ConfigError("must be JSON with the texts access_key and secret_key", subject=str(path))
+    return access, secret
+
+
+def _base64(sha256: str) -> str:
+    return base64.b64encode(bytes.fromhex(sha256)).decode()
