@@ -1,0 +1,136 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make one open file equal to another that may change meanwhile: copy, then compare and repair."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+
+from .connect import Deadline
+
+# A pair of blocks stays in a core's own cache; larger ones are slower.
+_BLOCK = 1 << 18
+# What differs inside a block is looked for, and written, in these units.
+_UNIT = 1 << 12
+_WORKERS = 2
+_MOST_PASSES = 8
+# Another unlocked pass pays only while writing what differs costs more than comparing everything.
+_WORTH_A_PASS = 1 / 32
+# Below this the locked comparison alone takes a few milliseconds.
+_SMALL = 16 << 20
+
+_FICLONE = 0x40049409
+_NO_CLONE = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ETXTBSY}
+
+
+class Mirror:
+    """Keeps the file behind one descriptor equal to the file behind another.
+
+    Args:
+        source: readable descriptor of a regular file.
+        copy: readable and writable descriptor of another one.
+        deadline: asked between blocks.
+    """
+
+    def __init__(self, source: int, copy: int, deadline: Deadline) -> None:
+        self._source = source
+        self._copy = copy
+        self._deadline = deadline
+        self.passes = 0
+
+    def clone(self) -> bool:
+        """Share the source's blocks with the copy; False where the file system cannot."""
+        try:
+            fcntl.ioctl(self._copy, _FICLONE, self._source)
+        except OSError as error:
+            if error.errno in _NO_CLONE:
+                return False
+            raise
+        self.passes += 1
+        return True
+
+    def copy(self) -> None:
+        """Copy everything, once."""
+        self.passes += 1
+        buffer = bytearray(_BLOCK)
+        view = memoryview(buffer)
+        offset = 0
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while count := os.preadv(self._source, [buffer], offset):
+            _write(self._copy, view[:count], offset)
+            offset += count
+            self._deadline.check("copying")
+        os.ftruncate(self._copy, offset)
+
+    def precopy(self) -> None:
+        """Bring the copy close to a source that goes on changing, so that little is left for a last `repair`."""
+        before = os.fstat(self._source)
+        self.copy()
+        if before.st_size < _SMALL or _unchanged(before, os.fstat(self._source)):
+            return
+        changed = before.st_size
+        while self.passes < _MOST_PASSES:
+            previous, changed = changed, self.repair()
+            if changed < before.st_size * _WORTH_A_PASS or changed > previous / 2:
+                return
+
+    def repair(self) -> int:
+        """Compare everything and copy what differs; returns the bytes written."""
+        self.passes += 1
+        size = os.fstat(self._source).st_size
+        if size <= 4 * _BLOCK:
+            changed = self._repair_blocks(0, 1, size)
+        else:
+            # Two threads, because reading releases the interpreter lock.
+            with concurrent.futures.ThreadPoolExecutor(_WORKERS) as pool:
+                parts = [pool.submit(self._repair_blocks, number, _WORKERS, size) for number in range(_WORKERS)]
+                changed = sum(part.result() for part in parts)
+        os.ftruncate(self._copy, size)
+        return changed
+
+    def _repair_blocks(self, first: int, step: int, size: int) -> int:
+        theirs, ours = bytearray(_BLOCK), bytearray(_BLOCK)
+        view = memoryview(theirs)
+        changed = 0
+        for offset in range(first * _BLOCK, size, step * _BLOCK):
+            count = os.preadv(self._source, [theirs], offset)
+            have = os.preadv(self._copy, [ours], offset)
+            # bytearray == bytearray is one memcmp; comparing memory views is an order of magnitude slower.
+            if count == have == _BLOCK and theirs == ours:
+                continue
+            for start, end in _differences(theirs, ours, count, have):
+                _write(self._copy, view[start:end], offset + start)
+                changed += end - start
+            self._deadline.check("comparing")
+        return changed
+
+
+def _differences(theirs: bytearray, ours: bytearray, count: int, have: int) -> Iterator[tuple[int, int]]:
+    """The ranges of `theirs[:count]` that differ from `ours[:have]`, neighbours joined."""
+    begin = -1
+    for start in range(0, count, _UNIT):
+        end = min(start + _UNIT, count)
+        if end > have or theirs[start:end] != ours[start:end]:
+            begin = start if begin < 0 else begin
+        elif begin >= 0:
+            yield begin, start
+            begin = -1
+    if begin >= 0:
+        yield begin, count
+
+
+def _unchanged(before: os.stat_result, now: os.stat_result) -> bool:
+    return (before.st_mtime_ns, before.st_size) == (now.st_mtime_ns, now.st_size)
+
+
+def _write(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
