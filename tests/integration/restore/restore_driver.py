@@ -1,0 +1,40 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One restore in a process of its own: `restore_driver.py WORLD JOURNAL_MODE [MOMENT]` ends by SIGKILL at that moment.
+
+A moment is `event:name`, as the restore reports its progress. Without one, all moments are written to `moments.txt`.
+Prints the result, or the error, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parents[2] / "conftest.py"))  # makes the engine importable as `fluxmaint`
+sys.path.insert(0, str(Path(__file__).parent))
+from fluxmaint.backup.restore_plan import Request
+from fluxmaint.core.errors import EngineError
+from restore_world import World
+
+directory, journal_mode, moment = Path(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""
+
+
+def progress(event: str, name: str) -> None:
+    with open(directory / "moments.txt", "a") as moments:
+        moments.write(f"{event}:{Path(name).name}\n")
+    if moment == f"{event}:{Path(name).name}":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+request = Request(include=("databases", "config"), config_consent=True)
+try:
+    print(json.dumps(World(directory, journal_mode).run(request, progress=progress)))
+except EngineError as error:
+    print(json.dumps(error.as_dict()))
+    sys.exit(1)
