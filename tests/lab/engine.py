@@ -86,7 +86,7 @@ def start_engine() -> None:
         names.LOGS.mkdir(parents=True, exist_ok=True)
         with (names.LOGS / "dockerd.log").open("ab") as log:
             subprocess.Popen(
-                ["dockerd"],  # noqa: S607 - found in root's PATH, like apt-get
+                ["dockerd"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -13,9 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from . import names
 from .steps import SetupError, output_of, run, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PLAYBOOKS = names.ROOT / "molecule" / "default"
 INVENTORY = names.ROOT / "inventories" / "lab" / "hosts.yml"
@@ -23,17 +27,17 @@ KNOWN = ("production", "staging", "standby", "bookworm", "store")
 SCENARIO_HOSTS = ("store", "staging", "bookworm")
 
 
-def create(*hosts: str, fresh: bool = False) -> None:
+def create(hosts: Sequence[str], *, fresh: bool = False) -> None:
     """Create the hosts that do not run and wait until they answer; with `fresh`, from their bare image.
 
     Raises SetupError naming the log when a host does not come up.
     """
     if fresh:
-        destroy(*hosts)
+        destroy(hosts)
     _play("create", hosts)
 
 
-def destroy(*hosts: str) -> None:
+def destroy(hosts: Sequence[str]) -> None:
     """Remove hosts, with all their data."""
     _play("destroy", hosts)
 
@@ -52,7 +56,7 @@ def existing() -> dict[str, str]:
     return {name[len(names.PREFIX) + 1 :]: state for name, state in pairs}
 
 
-def _play(playbook: str, hosts: tuple[str, ...]) -> None:
+def _play(playbook: str, hosts: Sequence[str]) -> None:
     """Run one lifecycle playbook for the named hosts."""
     unknown = sorted(set(hosts) - set(KNOWN))
     if unknown:
@@ -88,10 +92,10 @@ def main() -> int:
             return 0
         if options.command == "create":
             chosen = options.names or list(SCENARIO_HOSTS)
-            create(*chosen, fresh=options.fresh)
+            create(chosen, fresh=options.fresh)
         else:
             chosen = options.names or sorted(existing())
-            destroy(*chosen)
+            destroy(chosen)
     except SetupError as exc:
         say(str(exc))
         return 1

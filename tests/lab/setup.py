@@ -91,7 +91,8 @@ def controller_python() -> str:
 
 def package_index() -> dict[str, str]:
     """The package index that pip is configured to use, in uv's words."""
-    index = os.environ.get("PIP_INDEX_URL") or output_of([names.PYTHON, "-m", "pip", "config", "get", "global.index-url"])
+    configured = [names.PYTHON, "-m", "pip", "config", "get", "global.index-url"]
+    index = os.environ.get("PIP_INDEX_URL") or output_of(configured)
     return {"UV_DEFAULT_INDEX": index.strip()} if index and "UV_DEFAULT_INDEX" not in os.environ else {}
 
 
@@ -100,7 +101,7 @@ def ensure_collection_link() -> None:
     link = names.COLLECTIONS / "ansible_collections" / "fluxhero" / "maintenance"
     link.parent.mkdir(parents=True, exist_ok=True)
     target = os.path.relpath(names.ROOT, link.parent)
-    if link.is_symlink() and os.readlink(link) == target:
+    if link.is_symlink() and link.readlink() == Path(target):
         return
     link.unlink(missing_ok=True)
     link.symlink_to(Path(target))

@@ -87,7 +87,7 @@ def run(
         output.write(f"$ {' '.join(words)}\n".encode())
         output.flush()
         try:
-            result = subprocess.run(  # noqa: S603 - fixed commands, no shell
+            result = subprocess.run(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -113,7 +113,7 @@ def tail(path: Path, lines: int) -> str:
 def output_of(argv: Sequence[str | Path], timeout_s: float = 60) -> str | None:
     """Standard output of a command, or None when it is missing, fails or hangs."""
     try:
-        result = subprocess.run(  # noqa: S603 - fixed commands, no shell
+        result = subprocess.run(
             [str(word) for word in argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
