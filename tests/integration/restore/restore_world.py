@@ -33,6 +33,7 @@ from fluxmaint.sqlite import fingerprint
 
 HERE = Path(__file__).parent
 GENERATION = "20261123T020000Z-7f3a2c"
+OLD_ROWS, NEW_ROWS = 20, 3
 OLD_ENV = "API_TOKEN=rotated-secret\nMODE=live\nADDED_SINCE=1\n"
 NEW_ENV = "API_TOKEN=previous-secret\nMODE=live\nREMOVED_SINCE=1\n"
 
@@ -237,8 +238,7 @@ class World:
             connection.close()
         assert fillers == (500, 500), "a transaction that was never committed is there"
         promised = {number for marker, number in self.acknowledged() if marker == origin}
-        if origin == "generation" or origin == "bad":
-            promised |= set(range(1, 4))
+        promised |= set(range(1, 1 + (OLD_ROWS if origin == "old" else NEW_ROWS)))
         assert promised <= numbers, f"lost: {sorted(promised - numbers)[:5]}"
         assert len(numbers - promised) <= 1, "rows of two databases are mixed"
         return "old" if origin == "old" else "new"
@@ -303,7 +303,7 @@ def make_world(directory: Path, *, journal_mode: str = "delete", origin: str = "
         "run_dir": str(directory / "run"),
     }
     (directory / "config.json").write_text(json.dumps(document))
-    make_database(world.database, "old", 20, journal_mode)
+    make_database(world.database, "old", OLD_ROWS, journal_mode)
     world.database.chmod(0o600)
     world.env.write_text(OLD_ENV)
     world.env.chmod(0o640)
@@ -321,7 +321,7 @@ def make_generation(world: World, origin: str, **changes: Any) -> None:
     """Lay the generation out in its directory, as a source finds it."""
     user, group = account()
     (world.generation / "trades.db").unlink(missing_ok=True)
-    make_database(world.generation / "trades.db", origin, 3)
+    make_database(world.generation / "trades.db", origin, NEW_ROWS)
     (world.generation / ".env").write_text(NEW_ENV)
     (world.generation / "app.log").write_text("restored line\n")
     (world.generation / "candles.parquet").write_bytes(b"PAR1")
