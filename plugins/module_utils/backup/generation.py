@@ -1,0 +1,690 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take a generation: snapshot, prove, encrypt, sign, store on every target, commit.
+
+Everything is made ready in a private staging directory first. From then on a generation is immutable: a
+target that is down is completed by a later run from what is staged. Killed at any point, a run leaves no
+committed generation that is not complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+import hashlib
+import json
+import platform
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.clock import Clock, utc_text
+from ..core.config import Backup, Config, Database
+from ..core.errors import ConfigError, EngineError, InputError, IntegrityError, PreconditionError, StoreError
+from ..core.fsio import free_bytes, fsync_dir, private_umask, read_json, write_json
+from ..core.journal import Journal, Operation
+from ..core.lease import Lease
+from ..core.run import require_tool, run
+from ..core.version import VERSION
+from ..sqlite import fingerprint, hot_backup
+from ..sqlite.connect import Deadline, require_database
+from ..store.base import Store
+from ..store.open import open_store
+from . import archive, checks, crypto, instructions, layout, staging
+from .catalog import GenerationInfo, list_generations
+from .fetch import Fetched, fetch
+from .manifest import (
+    FORMAT,
+    KINDS,
+    CacheFile,
+    DatabaseRecord,
+    FileEntry,
+    Instructions,
+    Manifest,
+    Part,
+    Release,
+    Snapshot,
+    Stored,
+    Table,
+)
+
+__all__ = ["Fetched", "GenerationInfo", "create", "fetch", "list_generations", "plan"]
+
+Progress = Callable[[str, dict[str, Any]], None]
+_SPARE_BYTES = 64 << 20
+_DAY_S = 86400
+_TOOL_TIMEOUT_S = 30
+
+
+def plan(config: Config, kind: str) -> dict[str, Any]:
+    """What `create` would do, from looking only: parts with their sources, targets with their state.
+
+    Raises the errors that `create` would raise before it starts.
+    """
+    backup = _preconditions(config, kind)
+    parts = [{"name": f"db-{item.name}", "sources": [str(item.path)]} for item in config.databases]
+    if config.config_files:
+        parts.append({"name": "config", "sources": [str(path) for path in config.config_files]})
+    if config.logs:
+        parts.append({"name": "logs", "sources": [str(config.logs.directory)]})
+    if kind == "full" and config.system:
+        sources = [str(config.system.release_link), *(str(path) for path in config.system.paths)]
+        parts.append({"name": "system", "sources": sources})
+    if config.cache:
+        parts.append({"name": "cache", "sources": [str(config.cache.directory)]})
+    targets = {}
+    for target in backup.targets:
+        try:
+            open_store(target).check()
+            targets[target.name] = "reachable"
+        except EngineError as error:
+            targets[target.name] = str(error)
+    waiting = [staged.id for staged in staging.ready(backup.staging_dir)]
+    return {"kind": kind, "parts": parts, "targets": targets, "waiting": waiting}
+
+
+def create(
+    config: Config,
+    kind: str,
+    *,
+    clock: Clock | None = None,
+    journal: Journal,
+    progress: Progress | None = None,
+    accept_drift: bool = False,
+) -> dict[str, Any]:
+    """Take one generation and store it on every target; complete what earlier runs could not store.
+
+    Args:
+        kind: `daily`, or `full` with the deployed code, unit files and package list.
+        progress: called with the name and the facts of each step, as the journal gets them.
+        accept_drift: a person has looked at the tables that lost rows; take them as they are now.
+
+    Returns:
+        The result, JSON-serialisable: `result` is `ok`, or `degraded` when a target failed or an optional part
+        could not be taken (`problems` says which).
+
+    Raises:
+        LeaseError: another backup is running.
+        IntegrityError: a snapshot is not sound, or lost more rows than `drift_limit` allows; nothing was stored.
+        StoreError: no target took it; it stays staged for the next run.
+    """
+    clock = clock or Clock()
+    backup = _preconditions(config, kind)
+    with Lease(config.run_dir / "backup.lock", purpose=f"backup {kind}", clock=clock):
+        with journal.operation("backup", kind=kind) as operation, private_umask():
+            result = _Run(config, backup, kind, clock, operation, progress, accept_drift).go()
+            operation.result = result["result"]
+            operation.evidence = {key: result[key] for key in _JOURNALLED}
+            return result
+
+
+_JOURNALLED = ("id", "targets", "errors", "problems", "caught_up", "bytes", "stored_bytes", "newest")
+
+
+class _Run:
+    """One run of `create`."""
+
+    def __init__(
+        self,
+        config: Config,
+        backup: Backup,
+        kind: str,
+        clock: Clock,
+        operation: Operation,
+        progress: Progress | None,
+        accept_drift: bool,
+    ) -> None:
+        self.config = config
+        self.backup = backup
+        self.kind = kind
+        self.clock = clock
+        self.operation = operation
+        self.progress = progress
+        self.accept_drift = accept_drift
+        self.deadline = Deadline(clock, backup.timeout_s, "backup")
+        self.problems: list[str] = []
+        self.errors: dict[str, str] = {}
+        self.fingerprints: list[str] = []
+
+    def step(self, name: str, **facts: Any) -> None:
+        """Note a step, and stop here when the time is over."""
+        self.operation.step(name, **facts)
+        if self.progress is not None:
+            self.progress(name, facts)
+        self.deadline.check(name)
+
+    def go(self) -> dict[str, Any]:
+        started = self.clock.now()
+        begun = self.clock.monotonic()
+        for left in staging.clear_unfinished(self.backup.staging_dir):
+            self.step("removed_unfinished", generation=left)
+        for dropped in staging.bound(self.backup.staging_dir):
+            self.problems.append(f"generation {dropped} is no longer staged and will not reach every target")
+            self.step("dropped_staged", generation=dropped)
+        stores = self._open_stores()
+        caught_up = self._catch_up(stores)
+        staged = staging.Staged.begin(self.backup.staging_dir, layout.new_id(started))
+        self.step("begin", generation=staged.id)
+        try:
+            manifest = self._make(staged, stores, utc_text(started))
+        except BaseException:
+            staged.remove()
+            raise
+        targets = self._store_everywhere(staged, manifest, stores)
+        if "stored" not in targets.values():
+            raise StoreError(
+                f"no target took generation {staged.id}: {'; '.join(self.errors.values())}",
+                subject=staged.id,
+                untouched="what the targets hold; the generation stays staged and the next run completes it",
+                targets=targets,
+            )
+        write_json(_last_manifest(self.config), json.loads(manifest.to_bytes()))
+        if all(state == "stored" for state in targets.values()):
+            staged.remove()
+        degraded = bool(self.problems or self.errors)
+        return {
+            "id": staged.id,
+            "kind": self.kind,
+            "service": manifest.service,
+            "host": manifest.host,
+            "result": "degraded" if degraded else "ok",
+            "started_at": manifest.started_at,
+            "finished_at": utc_text(self.clock.now()),
+            "duration_s": round(self.clock.monotonic() - begun, 3),
+            "bytes": sum(part.bytes for part in manifest.parts) + sum(item.file.bytes for item in manifest.cache),
+            "stored_bytes": manifest.stored_bytes(),
+            "newest": {item.name: item.newest for item in manifest.databases},
+            "parts": [
+                {"name": part.name, "object": part.object, "bytes": part.bytes, "stored_bytes": part.stored.bytes,
+                 "sha256": part.sha256, "files": len(part.files)}
+                for part in manifest.parts
+            ],
+            "databases": {
+                item.name: {
+                    "rows": {name: table.rows for name, table in item.tables.items()},
+                    "newest": item.newest,
+                    **dataclasses.asdict(item.snapshot),
+                }
+                for item in manifest.databases
+            },
+            "cache": {"files": len(manifest.cache), "new": len(staged.cache_objects())},
+            "release": dataclasses.asdict(manifest.release) if manifest.release else None,
+            "targets": targets,
+            "errors": self.errors,
+            "problems": self.problems,
+            "caught_up": caught_up,
+        }
+
+    # ---- making it ready
+
+    def _make(self, staged: staging.Staged, stores: dict[str, Store], started_at: str) -> Manifest:
+        recipients = crypto.read_recipients(self.backup.recipients_file)
+        self.fingerprints = [crypto.fingerprint(recipient) for recipient in recipients]
+        # The list that was checked is the list that is used, whatever happens to the file meanwhile.
+        staged.recipients_file.write_text("\n".join(recipients) + "\n", encoding="ascii")
+        previous = self._previous()
+        parts: list[Part] = []
+        records: list[DatabaseRecord] = []
+        for database in self.config.databases:
+            part, record = self._database(staged, database, previous)
+            parts.append(part)
+            records.append(record)
+        parts += self._archives(staged)
+        cache = self._cache(staged, stores)
+        release = self._release()
+        text = instructions.render(
+            identity=staged.id,
+            service=self.config.service,
+            host=self.config.host,
+            kind=self.kind,
+            started_at=started_at,
+            signer=self.backup.signer,
+            parts=parts,
+            cache=cache,
+        )
+        manifest = Manifest(
+            format=FORMAT,
+            id=staged.id,
+            kind=self.kind,
+            service=self.config.service,
+            host=self.config.host,
+            contract_sha256=_contract_digest(self.config),
+            release=release,
+            started_at=started_at,
+            finished_at=utc_text(self.clock.now()),
+            tools=_tools(),
+            recipients=self.fingerprints,
+            signer=self.backup.signer,
+            parts=parts,
+            databases=records,
+            cache=cache,
+            instructions=Instructions(layout.INSTRUCTIONS, len(text), hashlib.sha256(text).hexdigest()),
+            problems=list(self.problems),
+        )
+        data = manifest.to_bytes()
+        Manifest.from_bytes(data)  # what a reader would refuse is not written
+        signature = crypto.sign(data, self.backup.signing_key_file, crypto.MANIFEST_NAMESPACE)
+        staged.finish({layout.INSTRUCTIONS: text, layout.MANIFEST: data, layout.SIGNATURE: signature})
+        self.step("ready", generation=staged.id)
+        return manifest
+
+    def _database(
+        self, staged: staging.Staged, database: Database, previous: Manifest | None
+    ) -> tuple[Part, DatabaseRecord]:
+        snapshot_file = staged.work / f"{database.name}.sqlite"
+        source, _header = require_database(database.path)
+        status = source.stat()
+        self.step("snapshot", database=database.name)
+        # The digest is taken while the snapshot is encrypted, and its rows are counted by the check: one pass each.
+        taken = hot_backup.backup(
+            database.path,
+            snapshot_file,
+            timeout_s=self.deadline.left_s,
+            digest=False,
+            rows=False,
+            clock=self.clock,
+        )
+        self.step("prove", database=database.name, method=taken.method, writer_stall_s=taken.lock_held_s)
+        found = checks.examine(
+            snapshot_file,
+            subject=str(database.path),
+            required=database.tables,
+            invariants=[(item.name, item.sql, item.expect) for item in database.invariants],
+            timeout_s=self.deadline.left_s,
+        )
+        report = found.report
+        if (report.schema_digest, report.page_count) != (taken.schema_digest, taken.page_count):
+            raise IntegrityError("the snapshot differs from its source in tables or pages", subject=str(database.path))
+        self._no_drift(database, found.rows, previous)
+        tables = {name: Table(rows) for name, rows in found.rows.items()}
+        if self.backup.content_digests == "always" or (self.backup.content_digests == "full" and self.kind == "full"):
+            digests = fingerprint.content_digests(snapshot_file, immutable=True, timeout_s=self.deadline.left_s)
+            tables = {name: Table(rows, digests[name]["sha256"]) for name, rows in found.rows.items()}
+        newest = checks.newest(snapshot_file, database.queries)
+        name = f"db-{database.name}"
+        file = staged.objects / f"{name}.sqlite.zst.age"
+        self.step("encrypt", part=name)
+        with open(snapshot_file, "rb") as stream:
+            done = crypto.encrypt_file(stream, file, **self._encryption(staged))
+        snapshot_file.unlink()
+        entry = archive.describe(database.path, status, sha256=done.plain.sha256, size=done.plain.bytes)
+        record = DatabaseRecord(
+            name=database.name,
+            path=str(database.path),
+            journal_mode=taken.journal_mode,
+            page_size=taken.page_size,
+            page_count=taken.page_count,
+            application_id=taken.application_id,
+            user_version=taken.user_version,
+            sqlite_version=taken.sqlite_version,
+            schema_digest=taken.schema_digest,
+            tables=tables,
+            required={table: list(columns) for table, columns in database.tables.items()},
+            newest=newest,
+            invariants=found.invariants,
+            snapshot=Snapshot(taken.method, taken.passes, taken.duration_s, taken.lock_held_s),
+        )
+        return self._part(name, file, done, [entry]), record
+
+    def _no_drift(self, database: Database, rows: dict[str, int], previous: Manifest | None) -> None:
+        records = previous.databases if previous and not self.accept_drift else []
+        for record in records:
+            before = {name: table.rows for name, table in record.tables.items()}
+            lost = checks.drift(before, rows, self.backup.drift_limit) if record.name == database.name else []
+            if lost:
+                raise IntegrityError(
+                    f"lost more than {self.backup.drift_limit:.0%} of its rows since generation"
+                    f" {previous.id if previous else ''}: {'; '.join(lost)}",
+                    subject=str(database.path),
+                    untouched="every stored generation",
+                    remedy="find out why; if it is meant, run the backup once with accept_drift",
+                    lost=lost,
+                )
+
+    def _archives(self, staged: staging.Staged) -> list[Part]:
+        parts = []
+        if self.config.config_files:
+            parts.append(self._archive(staged, "config", self._add_config))
+        if self.config.logs:
+            parts.append(self._archive(staged, "logs", self._add_logs))
+        if self.kind == "full":
+            parts.append(self._archive(staged, "system", self._add_system))
+        return [part for part in parts if part is not None]
+
+    def _archive(
+        self, staged: staging.Staged, name: str, fill: Callable[[archive.ArchiveWriter, Path], None]
+    ) -> Part | None:
+        file = staged.objects / f"{name}.tar.zst.age"
+        spool = staged.work / "spool"
+        entries: list[FileEntry] = []
+        self.step("encrypt", part=name)
+
+        def produce(writer: crypto.DigestingWriter) -> None:
+            tar = archive.ArchiveWriter(writer)
+            fill(tar, spool)
+            tar.close()
+            entries.extend(tar.entries)
+
+        done = crypto.encrypt(produce, file, **self._encryption(staged))
+        spool.unlink(missing_ok=True)
+        if not entries:
+            file.unlink()
+            self.problems.append(f"there is nothing to back up for {name}")
+            return None
+        return self._part(name, file, done, entries)
+
+    def _add_config(self, tar: archive.ArchiveWriter, spool: Path) -> None:
+        for path in self.config.config_files:
+            tar.add(archive.copy_aside(path, spool, clock=self.clock))
+
+    def _add_logs(self, tar: archive.ArchiveWriter, spool: Path) -> None:
+        logs = self.config.logs
+        if logs is None:
+            return
+        oldest = self.clock.now().timestamp() - logs.days * _DAY_S
+        with self._optional():
+            for path, status in self._files(logs.directory):
+                if status.st_mtime >= oldest and not path.is_symlink():
+                    with self._optional():
+                        tar.add(archive.copy_aside(path, spool, growing=True, clock=self.clock))
+
+    def _add_system(self, tar: archive.ArchiveWriter, spool: Path) -> None:
+        system = self.config.system
+        if system is None:
+            return
+        release = system.release_link.resolve()
+        packages = self._packages()
+        for top in [release, *system.paths, *([packages] if packages else [])]:
+            if not top.is_dir():
+                tar.add(archive.copy_aside(top, spool, clock=self.clock))
+                continue
+            for path, status in self._files(top, exclude=system.exclude):
+                if path.is_symlink():
+                    tar.add_link(path, status)
+                else:
+                    tar.add(archive.copy_aside(path, spool, clock=self.clock))
+
+    def _packages(self) -> Path | None:
+        """The list of installed packages, as a file in the state directory."""
+        if shutil.which("dpkg-query") is None:
+            self.problems.append("there is no dpkg-query, so no list of packages")
+            return None
+        answer = run(["dpkg-query", "-W", "-f", "${Package}\t${Version}\t${Architecture}\n"], timeout_s=_TOOL_TIMEOUT_S)
+        path = self.config.state_dir / "packages.txt"
+        path.write_bytes(answer.stdout)
+        return path
+
+    def _cache(self, staged: staging.Staged, stores: dict[str, Store]) -> list[CacheFile]:
+        cache = self.config.cache
+        if cache is None:
+            return []
+        self.step("cache")
+        index = staging.CacheIndex.load(self.config.state_dir)
+        shelves = {name: self._shelf(store) for name, store in stores.items()}
+        spool = staged.work / "spool"
+        files: list[CacheFile] = []
+        with self._optional():
+            for path, _status in self._files(cache.directory):
+                inner = path.relative_to(cache.directory).as_posix()
+                wanted = any(fnmatch.fnmatch(path.name, p) or fnmatch.fnmatch(inner, p) for p in cache.patterns)
+                if wanted and not path.is_symlink():
+                    with self._optional():
+                        copied = archive.copy_aside(path, spool, clock=self.clock)
+                        files.append(self._cache_file(staged, copied, stores, shelves, index))
+        spool.unlink(missing_ok=True)
+        if not files:
+            self.problems.append(f"there is no cache file to back up in {cache.directory}")
+        index.keep({item.file.sha256 for item in files})
+        index.save()
+        return files
+
+    def _cache_file(
+        self,
+        staged: staging.Staged,
+        copied: archive.Copied,
+        stores: dict[str, Store],
+        shelves: dict[str, dict[str, int] | None],
+        index: staging.CacheIndex,
+    ) -> CacheFile:
+        sha256 = copied.entry.sha256
+        name = layout.cache_object(sha256)
+        key = layout.base(self.config.service, self.config.host) + name
+        forms: list[Stored] = []
+        lacking = False
+        for target in self.backup.targets:
+            known = index.get(sha256, target.name)
+            shelf = shelves.get(target.name)
+            if shelf is None:  # the target is down: believe what was noted when it was stored
+                lacking = lacking or known is None
+            elif key not in shelf:
+                known, lacking = None, True
+            elif known is None:  # stored by a run that was killed before it could note it
+                known = Stored(shelf[key], stores[target.name].digest(key))
+                index.put(sha256, target.name, known)
+            if known is not None and known not in forms:
+                forms.append(known)
+        file = staged.cache / f"{sha256}.zst.age"
+        if lacking and not file.exists():
+            with open(copied.copy, "rb") as stream:
+                done = crypto.encrypt_file(stream, file, **self._encryption(staged))
+            if done.plain.sha256 != sha256:
+                raise IntegrityError("the staged copy changed", subject=str(copied.copy))
+            staged.note_cache(sha256, done.stored)
+        if lacking:
+            forms.append(staged.cache_form(sha256))
+        return CacheFile(copied.entry, name, forms)
+
+    def _shelf(self, store: Store) -> dict[str, int] | None:
+        """The cache objects that a target holds, or None when it does not answer."""
+        with contextlib.suppress(StoreError):
+            listed = store.list(layout.cache(self.config.service, self.config.host))
+            return {item.key: item.size for item in listed}
+        return None
+
+    def _release(self) -> Release | None:
+        system = self.config.system
+        if system is None:
+            return None
+        link = system.release_link
+        if not link.exists():
+            self.problems.append(f"{link} does not lead to a release")
+            return None
+        directory = link.resolve()
+        try:
+            revision = (directory / "REVISION").read_text(encoding="utf-8").strip()[:200]
+        except (OSError, UnicodeDecodeError):
+            revision = ""
+            self.problems.append(f"{directory} has no readable file REVISION")
+        return Release(str(link), str(directory), directory.name, revision)
+
+    def _files(self, top: Path, exclude: Sequence[str] = ()) -> Iterator[tuple[Path, Any]]:
+        for path, status in archive.regular_files(top, exclude=exclude):
+            if str(path).isprintable():
+                yield path, status
+            else:
+                self.problems.append(f"{str(path)!r} has a name that cannot be listed and is left out")
+
+    @contextlib.contextmanager
+    def _optional(self) -> Iterator[None]:
+        """What can be made again does not keep the databases from being backed up; it is reported."""
+        try:
+            yield
+        except (InputError, archive.Unsettled) as error:
+            self.problems.append(str(error))
+
+    def _part(self, name: str, file: Path, done: crypto.Encrypted, entries: list[FileEntry]) -> Part:
+        return Part(
+            name=name,
+            object=file.name,
+            bytes=done.plain.bytes,
+            sha256=done.plain.sha256,
+            stored=Stored(done.stored.bytes, done.stored.sha256),
+            compression="zstd",
+            encryption="age",
+            recipients=self.fingerprints,
+            files=entries,
+        )
+
+    def _encryption(self, staged: staging.Staged) -> dict[str, Any]:
+        return {
+            "recipients_file": staged.recipients_file,
+            "level": self.backup.compression_level,
+            "timeout_s": self.deadline.left_s,
+        }
+
+    def _previous(self) -> Manifest | None:
+        path = _last_manifest(self.config)
+        return Manifest.from_bytes(path.read_bytes(), subject=str(path)) if path.exists() else None
+
+    # ---- storing it
+
+    def _open_stores(self) -> dict[str, Store]:
+        stores = {}
+        for target in self.backup.targets:
+            try:
+                store = open_store(target, self.clock)
+                store.check()
+                stores[target.name] = store
+            except EngineError as error:
+                self._failed(target.name, error)
+        return stores
+
+    def _failed(self, target: str, error: EngineError) -> None:
+        self.errors[target] = str(error)
+        self.step("target_failed", target=target, error=error.as_dict())
+
+    def _catch_up(self, stores: dict[str, Store]) -> dict[str, dict[str, str]]:
+        """Complete the staged generations of earlier runs on the targets that lacked them."""
+        done = {}
+        for staged in staging.ready(self.backup.staging_dir):
+            manifest = Manifest.from_bytes(staged.manifest_file.read_bytes(), subject=str(staged.manifest_file))
+            targets = self._store_everywhere(staged, manifest, stores)
+            done[staged.id] = targets
+            if all(state == "stored" for state in targets.values()):
+                staged.remove()
+        return done
+
+    def _store_everywhere(
+        self, staged: staging.Staged, manifest: Manifest, stores: dict[str, Store]
+    ) -> dict[str, str]:
+        """Each target on its own: one that fails does not keep the others from being completed."""
+        states = {}
+        for target in self.backup.targets:
+            if target.name not in staged.stored_on():
+                states[target.name] = "failed"
+                if target.name not in stores:
+                    continue
+                try:
+                    self._store(staged, manifest, stores[target.name])
+                except EngineError as error:
+                    self._failed(target.name, error)
+                    continue
+                staged.note_stored(target.name)
+            states[target.name] = "stored"
+        return states
+
+    def _store(self, staged: staging.Staged, manifest: Manifest, store: Store) -> None:
+        base = layout.base(manifest.service, manifest.host)
+        prefix = layout.generation(manifest.service, manifest.host, manifest.id)
+        facts = {"generation": manifest.id, "target": store.name}
+        commit = (hashlib.sha256(staged.manifest_file.read_bytes()).hexdigest() + "\n").encode()
+        if store.exists(prefix + layout.COMMIT):  # stored by a run that was killed before it could note it
+            if store.get_bytes(prefix + layout.COMMIT) != commit:
+                raise StoreError("belongs to another manifest", subject=prefix + layout.COMMIT)
+            return
+        self._store_cache(staged, manifest, store, base)
+        for part in manifest.parts:
+            self.step("store", object=part.object, **facts)
+            store.put_file(prefix + part.object, staged.objects / part.object, part.stored.sha256)
+        for name in (layout.INSTRUCTIONS, layout.MANIFEST, layout.SIGNATURE):
+            file = staged.objects / name
+            self.step("store", object=name, **facts)
+            store.put_file(prefix + name, file, hashlib.sha256(file.read_bytes()).hexdigest())
+        self.step("commit", **facts)
+        store.put_new(prefix + layout.COMMIT, commit)
+        self.step("committed", **facts)
+
+    def _store_cache(self, staged: staging.Staged, manifest: Manifest, store: Store, base: str) -> None:
+        index = staging.CacheIndex.load(self.config.state_dir)
+        there = {item.key: item.size for item in store.list(base + "cache/")} if manifest.cache else {}
+        for item in manifest.cache:
+            key = base + item.object
+            if key in there:
+                if there[key] not in {stored.bytes for stored in item.stored}:
+                    raise StoreError(f"target {store.name} holds another object under this key", subject=key)
+                continue
+            file = staged.cache / Path(item.object).name
+            if not file.exists():
+                raise StoreError(
+                    f"target {store.name} lost it, and it is no longer staged", subject=key, remedy="take a new generation"
+                )
+            form = staged.cache_form(item.file.sha256)
+            self.step("store", object=item.object, generation=manifest.id, target=store.name)
+            store.put_file(key, file, form.sha256)
+            there[key] = form.bytes
+            index.put(item.file.sha256, store.name, form)
+        index.save()
+
+
+def _preconditions(config: Config, kind: str) -> Backup:
+    """Everything that can be known before anything is done."""
+    backup = config.require_backup()
+    if kind not in KINDS:
+        raise InputError(f"the kind of a generation is {' or '.join(KINDS)}, not {kind!r}")
+    if kind == "full" and config.system is None:
+        raise ConfigError("a full generation needs the section system in the configuration")
+    for tool, package in (("age", ""), ("zstd", ""), ("ssh-keygen", "openssh-client")):
+        require_tool(tool, package)
+    crypto.read_recipients(backup.recipients_file)
+    sizes = [require_database(database.path)[0].stat().st_size for database in config.databases]
+    for path in config.config_files:
+        if not path.is_file():
+            raise InputError("the configuration file is missing", subject=str(path), untouched="everything")
+    if not backup.signing_key_file.is_file():
+        raise PreconditionError(
+            "the signing key is missing", subject=str(backup.signing_key_file), remedy="apply the role backup"
+        )
+    needed = max(sizes) + sum(sizes) // 2 + _SPARE_BYTES
+    place = next(path for path in (backup.staging_dir, *backup.staging_dir.parents) if path.is_dir())
+    if free_bytes(place) < needed:
+        raise PreconditionError(
+            f"staging needs {needed} bytes, {free_bytes(place)} are free",
+            subject=str(place),
+            untouched="everything",
+            needed_bytes=needed,
+        )
+    return backup
+
+
+def _last_manifest(config: Config) -> Path:
+    """The newest stored generation's manifest: what the next one is compared with."""
+    return config.state_dir / "last-manifest.json"
+
+
+def _contract_digest(config: Config) -> str:
+    """Digest of what the configuration says about the service; where backups go is not part of it."""
+    facts = dataclasses.asdict(config)
+    for key in ("backup", "state_dir", "run_dir"):
+        facts.pop(key)
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _tools() -> dict[str, str]:
+    def first_line(argv: list[str]) -> str:
+        done = run(argv, timeout_s=_TOOL_TIMEOUT_S, check=False)
+        lines = (done.stdout or done.stderr).decode("utf-8", "replace").strip().splitlines()
+        return lines[0].strip() if lines else "unknown"
+
+    return {
+        "fluxmaint": VERSION,
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "age": first_line(["age", "--version"]),
+        "zstd": first_line(["zstd", "--version"]),
+        "ssh": first_line(["ssh", "-V"]),
+    }

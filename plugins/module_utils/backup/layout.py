@@ -1,0 +1,72 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where things lie in a store, and how generations are named."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import datetime, timezone
+
+from ..core.errors import InputError
+
+MANIFEST = "MANIFEST.json"
+SIGNATURE = "MANIFEST.json.sig"
+INSTRUCTIONS = "RESTORE.txt"
+COMMIT = "COMMIT"
+_TIME = "%Y%m%dT%H%M%SZ"
+_ID = re.compile(r"(\d{8}T\d{6}Z)-([0-9a-f]{6})")
+
+
+def new_id(now: datetime) -> str:
+    """A fresh generation id: the UTC time, which never repeats as local times do, and a random suffix."""
+    return f"{now.astimezone(timezone.utc).strftime(_TIME)}-{secrets.token_hex(3)}"
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` has the form of a generation id."""
+    return _ID.fullmatch(text) is not None
+
+
+def id_time(generation: str) -> datetime:
+    """When the generation was started. Raises InputError for anything that is not an id."""
+    found = _ID.fullmatch(generation)
+    if not found:
+        raise InputError(f"{generation!r} is not a generation id like 20261123T020000Z-7f3a2c", subject=generation)
+    return datetime.strptime(found.group(1), _TIME).replace(tzinfo=timezone.utc)
+
+
+def base(service: str, host: str) -> str:
+    """Prefix of all that belongs to one service on one host."""
+    return f"{service}/{host}/"
+
+
+def generations(service: str, host: str) -> str:
+    """Prefix of all generations."""
+    return f"{base(service, host)}generations/"
+
+
+def generation(service: str, host: str, identity: str) -> str:
+    """Prefix of one generation."""
+    return f"{generations(service, host)}{identity}/"
+
+
+def cache(service: str, host: str) -> str:
+    """Prefix of the cache files."""
+    return f"{base(service, host)}cache/"
+
+
+def cache_object(sha256: str) -> str:
+    """Name of a cache file, relative to `base`."""
+    return f"cache/{sha256}.zst.age"
+
+
+def proofs(service: str, host: str) -> str:
+    """Prefix of all proofs."""
+    return f"{base(service, host)}proofs/"
+
+
+def proof(service: str, host: str, identity: str, at: datetime, verifier: str) -> str:
+    """Key of one proof; its signature has `.sig` added."""
+    return f"{proofs(service, host)}{identity}/{at.astimezone(timezone.utc).strftime(_TIME)}-{verifier}.json"

@@ -1,0 +1,203 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prove a generation by restoring it: on another machine, from one store, into an empty directory.
+
+A proof is a signed statement that at this time this verifier fetched and decrypted every object, repeated
+every check, and computed the content digests of every table. It lies in the store beside the generation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..core.clock import Clock, utc_text
+from ..core.errors import EngineError, InputError, IntegrityError, StoreError
+from ..core.fsio import atomic_write, json_bytes, private_umask
+from ..core.journal import Journal
+from ..core.lease import Lease
+from ..sqlite import fingerprint
+from ..store.base import Store
+from . import crypto, layout
+from .fetch import Fetched, Opened, fetch_opened, open_generation
+
+FORMAT = 1
+_PREFIX = "prove-"
+_LIMIT = 16 << 20
+
+
+def prove(
+    store: Store,
+    service: str,
+    host: str,
+    generation: str = "latest",
+    *,
+    identity_file: Path,
+    allowed_signers_file: Path,
+    signer: str,
+    work_dir: Path,
+    verifier: str,
+    signing_key_file: Path | None = None,
+    evidence_dir: Path | None = None,
+    write_back: bool = True,
+    timeout_s: float = 7200,
+    clock: Clock | None = None,
+    journal: Journal | None = None,
+    progress: Callable[[str, dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Restore a generation from this one store, check everything, and state that in a signed proof.
+
+    Args:
+        work_dir: where it is restored to; the data is removed afterwards, whatever happens.
+        verifier: name of the machine that proves.
+        signing_key_file: key to sign the proof with; without it the proof is not signed and not written back.
+        evidence_dir: where to keep the proof locally, too.
+        write_back: put the proof into the store. When the credentials do not allow that, `written_back` is false
+            and `write_back_error` says why: the generation is proven all the same.
+
+    Returns:
+        The proof, with `written_back`, `key` and `evidence_file` added.
+
+    Raises:
+        IntegrityError: naming the object that is not what it should be.
+    """
+    clock = clock or Clock()
+    if not verifier or not verifier.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise InputError(f"{verifier!r} cannot be the name of a verifier: letters, digits, '-', '_' and '.' only")
+    with contextlib.ExitStack() as stack:
+        operation = None
+        if journal is not None:
+            operation = stack.enter_context(journal.operation("prove", generation=generation, target=store.name))
+        stack.enter_context(private_umask())
+        work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stack.enter_context(Lease(work_dir / "prove.lock", purpose=f"prove {generation}", clock=clock))
+        for left in work_dir.glob(f"{_PREFIX}*"):  # of a killed run: decrypted data must not lie around
+            shutil.rmtree(left)
+        started, begun = clock.now(), clock.monotonic()
+        opened = open_generation(
+            store, service, host, generation, allowed_signers_file=allowed_signers_file, signer=signer
+        )
+        directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{opened.manifest.id}-", dir=work_dir))
+        try:
+            fetched = fetch_opened(
+                opened, directory, identity_file=identity_file, timeout_s=timeout_s, clock=clock, progress=progress
+            )
+            databases = _digests(opened, fetched, timeout_s)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+        proof: dict[str, Any] = {
+            "format": FORMAT,
+            "generation": opened.manifest.id,
+            "kind": opened.manifest.kind,
+            "service": service,
+            "host": host,
+            "manifest_sha256": opened.manifest_sha256,
+            "signed_by": opened.signing_key,
+            "verifier": verifier,
+            "target": store.name,
+            "started_at": utc_text(started),
+            "proven_at": utc_text(clock.now()),
+            "duration_s": round(clock.monotonic() - begun, 3),
+            "bytes": fetched.bytes,
+            "files": len(fetched.files),
+            "parts": opened.manifest.part_names(),
+            "databases": databases,
+            "result": "proven",
+        }
+        result = {**proof, **_keep(store, proof, clock, signing_key_file, evidence_dir, write_back)}
+        if operation is not None:
+            operation.evidence = {key: result[key] for key in ("generation", "verifier", "bytes", "written_back")}
+        return result
+
+
+def verified(
+    store: Store, service: str, host: str, generation: str, *, allowed_signers_file: Path
+) -> list[dict[str, Any]]:
+    """The proofs of a generation whose signatures are good and whose manifest is the committed one.
+
+    The verifier's name must be an allowed signer. Proofs that do not hold are left out.
+    """
+    commit = store.get_bytes(layout.generation(service, host, generation) + layout.COMMIT, 4096).decode().strip()
+    proofs = []
+    for item in list(store.list(f"{layout.proofs(service, host)}{generation}/")):
+        if not item.key.endswith(".json"):
+            continue
+        with contextlib.suppress(EngineError, ValueError, TypeError):
+            data = store.get_bytes(item.key, _LIMIT)
+            proof = json.loads(data)
+            crypto.verify(
+                data,
+                store.get_bytes(item.key + ".sig", _LIMIT),
+                allowed_signers_file=allowed_signers_file,
+                signer=str(proof["verifier"]),
+                namespace=crypto.PROOF_NAMESPACE,
+                subject=item.key,
+            )
+            said = (proof.get("generation"), proof.get("host"), proof.get("manifest_sha256"), proof.get("result"))
+            if said == (generation, host, commit, "proven"):
+                proofs.append(proof)
+    return proofs
+
+
+def _digests(opened: Opened, fetched: Fetched, timeout_s: float) -> dict[str, Any]:
+    """Content digests of every table, equal to the manifest's where it has them."""
+    databases = {}
+    for record in opened.manifest.databases:
+        path = fetched.database(record.name)
+        digests = fingerprint.content_digests(path, immutable=True, timeout_s=timeout_s)
+        compared = 0
+        for name, table in record.tables.items():
+            if table.sha256:
+                compared += 1
+                if digests[name]["sha256"] != table.sha256:
+                    raise IntegrityError(
+                        f"the content of table {name} is not what the manifest describes",
+                        subject=opened.prefix + opened.manifest.part(f"db-{record.name}").object,
+                        table=name,
+                    )
+        databases[record.name] = {
+            "sha256": opened.manifest.part(f"db-{record.name}").sha256,
+            "schema_digest": record.schema_digest,
+            "tables": digests,
+            "compared_with_manifest": compared,
+            "invariants": len(record.invariants),
+            "newest": record.newest,
+        }
+    return databases
+
+
+def _keep(
+    store: Store,
+    proof: dict[str, Any],
+    clock: Clock,
+    signing_key_file: Path | None,
+    evidence_dir: Path | None,
+    write_back: bool,
+) -> dict[str, Any]:
+    data = json_bytes(proof)
+    signature = crypto.sign(data, signing_key_file, crypto.PROOF_NAMESPACE) if signing_key_file else b""
+    key = layout.proof(proof["service"], proof["host"], proof["generation"], clock.now(), proof["verifier"])
+    kept: dict[str, Any] = {"written_back": False, "write_back_error": "", "key": key, "evidence_file": ""}
+    if evidence_dir is not None:
+        evidence_dir.mkdir(parents=True, exist_ok=True)
+        file = evidence_dir / f"proof-{proof['generation']}-{Path(key).name}"
+        atomic_write(file, data, 0o640)
+        if signature:
+            atomic_write(file.with_name(file.name + ".sig"), signature, 0o640)
+        kept["evidence_file"] = str(file)
+    if write_back and not signature:
+        kept["write_back_error"] = "there is no key to sign the proof with"
+    elif write_back:
+        try:
+            store.put_new(key + ".sig", signature)  # the proof itself comes last: it counts when it is there
+            store.put_new(key, data)
+            kept["written_back"] = True
+        except StoreError as error:
+            kept["write_back_error"] = str(error)
+    return kept

@@ -1,0 +1,158 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The staging directory: where generations are made ready, and wait for targets that were down."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ..core.fsio import atomic_write, fsync_dir, read_json, write_json
+from . import layout
+from .crypto import Digest
+from .manifest import Stored
+
+MOST_WAITING = 7
+_STATE = "state.json"
+
+
+class Staged:
+    """One generation in the staging directory.
+
+    It counts as ready once its state file is there, which is written last. The state notes which targets
+    hold it already.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.id = directory.name
+        self.work = directory / "work"
+        self.objects = directory / "objects"
+        self.cache = directory / "cache"
+        self.recipients_file = self.work / "recipients.txt"
+        self.manifest_file = self.objects / layout.MANIFEST
+        self._forms: dict[str, Stored] = {}
+        self._stored: list[str] = []
+        if self.ready:
+            state = read_json(self._state_file)
+            self._stored = list(state["stored_on"])
+            self._forms = {sha256: Stored(**form) for sha256, form in state["cache"].items()}
+
+    @classmethod
+    def begin(cls, staging_dir: Path, identity: str) -> Staged:
+        """Make the directories of a new generation, readable by their owner only."""
+        staging_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        staging_dir.chmod(0o700)
+        staged = cls(staging_dir / identity)
+        for directory in (staged.directory, staged.work, staged.objects, staged.cache):
+            directory.mkdir(mode=0o700)
+        return staged
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is complete, and from now on immutable."""
+        return self._state_file.exists()
+
+    @property
+    def _state_file(self) -> Path:
+        return self.directory / _STATE
+
+    def finish(self, files: dict[str, bytes]) -> None:
+        """Write the last files, remove what was only needed to make them, and declare it ready."""
+        for name, data in files.items():
+            atomic_write(self.objects / name, data)
+        shutil.rmtree(self.work)
+        self._save()
+
+    def note_cache(self, sha256: str, form: Digest) -> None:
+        """Note the encrypted form of a cache file that is staged."""
+        self._forms[sha256] = Stored(form.bytes, form.sha256)
+
+    def cache_form(self, sha256: str) -> Stored:
+        """The encrypted form of a staged cache file."""
+        return self._forms[sha256]
+
+    def cache_objects(self) -> list[str]:
+        """The cache files that are staged, by the digest of their content."""
+        return sorted(self._forms)
+
+    def stored_on(self) -> list[str]:
+        """Names of the targets that hold it, committed."""
+        return list(self._stored)
+
+    def note_stored(self, target: str) -> None:
+        """Note that a target holds it."""
+        self._stored.append(target)
+        self._save()
+
+    def remove(self) -> None:
+        """Remove it; the state goes first, so that a killed removal leaves nothing that looks ready."""
+        self._state_file.unlink(missing_ok=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        fsync_dir(self.directory.parent)
+
+    def _save(self) -> None:
+        forms = {sha256: {"bytes": form.bytes, "sha256": form.sha256} for sha256, form in self._forms.items()}
+        write_json(self._state_file, {"stored_on": self._stored, "cache": forms})
+
+
+def ready(staging_dir: Path) -> list[Staged]:
+    """The generations that wait for targets, oldest first."""
+    return [staged for staged in _all(staging_dir) if staged.ready]
+
+
+def clear_unfinished(staging_dir: Path) -> list[str]:
+    """Remove what killed runs left; the caller holds the backup lock, so nobody works on it."""
+    left = [staged for staged in _all(staging_dir) if not staged.ready]
+    for staged in left:
+        staged.remove()
+    return [staged.id for staged in left]
+
+
+def bound(staging_dir: Path, most: int = MOST_WAITING) -> list[str]:
+    """Remove the oldest waiting generations, so that a target that never comes back does not fill the disk."""
+    waiting = ready(staging_dir)
+    excess = waiting[: max(len(waiting) - most, 0)]
+    for staged in excess:
+        staged.remove()
+    return [staged.id for staged in excess]
+
+
+def _all(staging_dir: Path) -> list[Staged]:
+    if not staging_dir.is_dir():
+        return []
+    return [Staged(path) for path in sorted(staging_dir.iterdir()) if layout.is_id(path.name) and path.is_dir()]
+
+
+class CacheIndex:
+    """Which encrypted form of a cache file each target holds. Lost, it is made again by reading the targets."""
+
+    def __init__(self, path: Path, entries: dict[str, dict[str, dict[str, Any]]]) -> None:
+        self._path = path
+        self._entries = entries
+
+    @classmethod
+    def load(cls, state_dir: Path) -> CacheIndex:
+        """The index of this host."""
+        path = state_dir / "cache-index.json"
+        return cls(path, read_json(path) if path.exists() else {})
+
+    def get(self, sha256: str, target: str) -> Stored | None:
+        """The form that a target holds, as far as it was noted."""
+        found = self._entries.get(sha256, {}).get(target)
+        return Stored(found["bytes"], found["sha256"]) if found else None
+
+    def put(self, sha256: str, target: str, form: Stored) -> None:
+        """Note the form that a target holds."""
+        self._entries.setdefault(sha256, {})[target] = {"bytes": form.bytes, "sha256": form.sha256}
+
+    def keep(self, wanted: Collection[str]) -> None:
+        """Forget the files that are gone from the host."""
+        self._entries = {sha256: forms for sha256, forms in self._entries.items() if sha256 in wanted}
+
+    def save(self) -> None:
+        """Write it, atomically."""
+        write_json(self._path, self._entries)
