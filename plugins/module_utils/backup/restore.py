@@ -483,12 +483,13 @@ class _Executor:
             self._rename(item.staged, item.place)
         link = self._release_link()
         if link is not None:
-            _point(link, self.plan.require_contents().release)
+            _point(link, os.path.relpath(self.plan.require_contents().release, link.parent))
 
     def _release_link(self) -> Path | None:
         release = self.plan.require_contents().release
-        wanted = self.plan.request.switch_release and self.config.system is not None and release
-        return self.config.system.release_link if wanted and self.config.system is not None else None
+        if not self.plan.request.switch_release or self.config.system is None:
+            return None
+        return self.config.system.release_link if restore_plan.release_allowed(self.config, release) else None
 
     def _prove(self) -> None:
         tables: dict[str, Any] = {}
@@ -512,14 +513,14 @@ class _Executor:
         with connect.reading(place, immutable=True) as connection:
             rows = fingerprint.count_rows(connection)
             schema = fingerprint.schema_digest(connection)
-        wrong = [f"table {name} has {rows.get(name)} rows, not {n}" for name, n in facts.rows.items() if rows.get(name) != n]
+        expected = facts.rows.items()
+        wrong = [f"table {name} has {rows.get(name)} rows, not {n}" for name, n in expected if rows.get(name) != n]
         if schema != facts.schema_digest:
             wrong.append("the schema differs")
-        invariants = self.config.database(item.name).invariants
-        for invariant in invariants:
-            value = fingerprint.query_value(place, invariant.sql, immutable=True)
-            if value != invariant.expect:
-                wrong.append(f"invariant {invariant.name} is {value!r}, not {invariant.expect!r}")
+        for name, sql, expect in facts.invariants:
+            value = fingerprint.query_value(place, sql, immutable=True)
+            if value != expect:
+                wrong.append(f"invariant {name} is {value!r}, not {expect!r}")
         equal = None
         if facts.content:
             digests = fingerprint.content_digests(place, list(facts.content), immutable=True)
@@ -530,7 +531,8 @@ class _Executor:
             raise IntegrityError(
                 f"is not what the manifest describes: {'; '.join(wrong)}", subject=item.place, mistakes=wrong
             )
-        return {"rows": rows, "schema_equal": True, "content_equal": equal, "invariants": [i.name for i in invariants]}
+        invariants = [name for name, _, _ in facts.invariants]
+        return {"rows": rows, "schema_equal": True, "content_equal": equal, "invariants": invariants}
 
     def _latch(self) -> None:
         """Old positions must not be traded on: the latch is there before the first process starts."""
@@ -543,7 +545,8 @@ class _Executor:
         self.plan.latch_made = True
         self._save()
         users, groups = restore_stage.accounts([self.config.user], [self.config.group])
-        text = f"restored from generation {self.plan.require_contents().generation_id}; check positions before trading\n"
+        generation = self.plan.require_contents().generation_id
+        text = f"restored from generation {generation}; check positions before trading\n"
         owner = (users[self.config.user], groups[self.config.group])
         atomic_write(halt, text.encode(), _LATCH_MODE, owner if os.geteuid() == 0 else None)
 

@@ -45,6 +45,7 @@ class Request:
     Attributes:
         generation: an id, `latest`, or empty together with `before`.
         before: take the newest generation that started before this UTC time; empty to not use it.
+        host: name of the host that made the generation; empty means this host.
         target: name of the backup target to fetch from; empty means the first one configured.
         include: which parts, of `INCLUDE`.
         databases: names of databases; empty means all that the generation and the contract share.
@@ -59,6 +60,7 @@ class Request:
 
     generation: str = "latest"
     before: str = ""
+    host: str = ""
     target: str = ""
     include: Sequence[str] = ("databases",)
     databases: Sequence[str] = ()
@@ -102,7 +104,8 @@ class Request:
 class File:
     """One file of a generation, as its signed manifest describes it.
 
-    `staged` is empty until the file has been fetched and verified. `link` is the target of a symbolic link.
+    `modified` is UTC. `staged` is empty until the file has been fetched and verified. `link` is the target of a
+    symbolic link.
     """
 
     part: str
@@ -113,23 +116,28 @@ class File:
     owner: str
     group: str
     mode: int
+    modified: str = ""
     staged: str = ""
     link: str = ""
 
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """What the manifest says about a database. `content` holds per-table digests when they were taken."""
+    """What the manifest says about a database.
+
+    `content` holds per-table digests when they were taken; `invariants` are name, SQL and expected value.
+    """
 
     name: str
     rows: Mapping[str, int]
     schema_digest: str
     content: Mapping[str, str] = field(default_factory=dict)
+    invariants: Sequence[Sequence[Any]] = ()
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A generation, verified: the files of the parts asked for and the facts to compare them with."""
+    """A generation, verified: its files and the facts to compare them with. `release` is the code's directory."""
 
     generation_id: str
     kind: str
@@ -139,7 +147,6 @@ class Contents:
     release: str
     files: Sequence[File]
     databases: Mapping[str, DatabaseFacts]
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-serialisable form."""
@@ -195,6 +202,7 @@ class Item:
     group: str
     mode: int
     action: str
+    modified: str = ""
     link: str = ""
     old: list[Old] = field(default_factory=list)
 
@@ -289,7 +297,8 @@ def select(config: Config, contents: Contents, request: Request) -> tuple[list[F
     known = {database.name for database in config.databases}
     unknown = sorted(set(request.databases) - known)
     if unknown:
-        raise InputError(f"the contract has no database {', '.join(unknown)}", remedy=f"it has {', '.join(sorted(known))}")
+        has = ", ".join(sorted(known))
+        raise InputError(f"the contract has no database {', '.join(unknown)}", remedy=f"it has {has}")
     chosen: list[File] = []
     left: list[str] = []
     for file in contents.files:
@@ -302,7 +311,7 @@ def select(config: Config, contents: Contents, request: Request) -> tuple[list[F
                 left.append(f"database {file.name}: the contract of this host does not name it")
                 continue
             chosen.append(dataclasses.replace(file, path=str(config.database(file.name).path)))
-        elif _allowed(config, file):
+        elif _allowed(config, file, contents.release):
             chosen.append(file)
         else:
             left.append(f"{file.path}: the contract of this host does not name this place for {file.part}")
@@ -327,7 +336,7 @@ def _require_all(request: Request, known: Iterable[str], chosen: Sequence[File],
         )
 
 
-def _allowed(config: Config, file: File) -> bool:
+def _allowed(config: Config, file: File, release: str) -> bool:
     path = Path(file.path)
     if not path.is_absolute() or ".." in path.parts:
         return False
@@ -337,10 +346,20 @@ def _allowed(config: Config, file: File) -> bool:
         return config.logs is not None and config.logs.directory in path.parents
     if file.part == "cache":
         return config.cache is not None and config.cache.directory in path.parents
-    if file.part == "system" and config.system is not None:
-        places = (config.system.release_link.parent / "releases", *config.system.paths)
-        return any(place == path or place in path.parents for place in places)
-    return False
+    if file.part != "system" or config.system is None:
+        return False
+    if any(place == path or place in path.parents for place in config.system.paths):
+        return True
+    return Path(release) in path.parents and release_allowed(config, release)
+
+
+def release_allowed(config: Config, release: str) -> bool:
+    """Whether a directory can be one of this host's releases: below the release link's, and holding no data."""
+    top = Path(release)
+    if config.system is None or not release or config.system.release_link.parent not in top.parents:
+        return False
+    shared = [*(database.path for database in config.databases), *config.config_files]
+    return not any(top in path.parents for path in shared)
 
 
 def env_diff(old: bytes, new: bytes) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..core.clock import parse_utc
 from ..core.config import Config
 from ..core.errors import InputError, IntegrityError, PreconditionError
 from ..core.fsio import free_bytes, fsync_dir, fsync_file, private_umask, read_json, sha256_file, write_json
@@ -188,6 +189,7 @@ def build_items(config: Config, plan: Plan, files: Sequence[File]) -> list[Item]
             owner=file.owner,
             group=file.group,
             mode=file.mode,
+            modified=file.modified,
             action="replace",
             link=file.link,
         )
@@ -281,6 +283,9 @@ def _dress(item: Item) -> None:
             ) from None
     if not item.link:
         os.chmod(path, item.mode)
+        if item.modified:
+            seconds = parse_utc(item.modified).timestamp()
+            os.utime(path, (seconds, seconds))
         fsync_file(path)
 
 

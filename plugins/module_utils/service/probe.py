@@ -68,9 +68,10 @@ def header_values(headers: Mapping[str, str]) -> dict[str, str]:
     Raises InputError naming file and key, never a value.
     """
     values = {}
-    for name, value in headers.items():
-        if value.startswith("env-file:"):
-            path, _, key = value[len("env-file:") :].rpartition(":")
+    for name, written in headers.items():
+        value = written
+        if written.startswith("env-file:"):
+            path, _, key = written[len("env-file:") :].rpartition(":")
             secret = _env_value(Path(path), key)
             value = f"Bearer {secret}" if name.lower() == "authorization" else secret
         if "\r" in value or "\n" in value:
@@ -124,7 +125,8 @@ def _http_connection(url: SplitResult, timeout_s: float) -> http.client.HTTPConn
     if url.hostname is None or url.scheme not in ("http", "https"):
         raise InputError(f"{url.geturl()} is not an http or https URL")
     if url.scheme == "https":
-        return http.client.HTTPSConnection(url.hostname, url.port, timeout=timeout_s, context=ssl.create_default_context())
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(url.hostname, url.port, timeout=timeout_s, context=context)
     return http.client.HTTPConnection(url.hostname, url.port, timeout=timeout_s)
 
 

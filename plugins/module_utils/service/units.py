@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.clock import Clock
 from ..core.config import Config
-from ..core.errors import CommandError, PreconditionError, TimeoutExceeded
+from ..core.errors import CommandError, TimeoutExceeded
 from ..core.fsio import atomic_write, fsync_dir
 from ..core.run import Completed, run
 from . import probe
@@ -20,7 +20,8 @@ UNIT_DIR = Path("/etc/systemd/system")
 _HOLD_FILE = "50-fluxmaint-hold.conf"
 # `systemctl mask` cannot mask a unit whose file is in /etc, and a mask in /run is below it and gone after
 # a reboot. A failed assertion stops every kind of start: by hand, Restart=, timer, dependency, boot.
-_HOLD = """# A restore is in progress, see `fluxmaint status`. It removes this file; `fluxmaint restore --resume` finishes it.
+_HOLD = """# A restore is in progress, see `fluxmaint status`; at its end this file goes.
+# After a crash, `fluxmaint restore --resume` finishes or undoes it.
 [Unit]
 AssertPathExists=!/proc/self
 """
@@ -64,6 +65,10 @@ class SystemdService:
         """`ActiveState` of a unit; a unit that systemd does not know is `inactive`."""
         return self._show(unit, "ActiveState")
 
+    def load_state(self, unit: str) -> str:
+        """`LoadState` of a unit: `loaded`, `not-found`, `masked` or `bad-setting`."""
+        return self._show(unit, "LoadState")
+
     def hold(self) -> None:
         """No unit can be started until `release`, not even by a reboot."""
         for unit in self._config.units:
@@ -92,13 +97,13 @@ class SystemdService:
 
     def stop(self) -> None:
         """Stop all units; returns when each is inactive and has no process. Raises TimeoutExceeded otherwise."""
-        known = [unit for unit in self._config.units if self._show(unit, "LoadState") == "loaded"]
+        known = [unit for unit in self._config.units if self.load_state(unit) != "not-found"]
         if not known:
             return
         self._systemctl("stop", *known, timeout_s=self._stop_timeout_s)
         deadline = self._clock.monotonic() + self._stop_timeout_s
         while True:
-            alive = [unit for unit in known if self.state(unit) not in ("inactive", "failed") or self._pids(unit)]
+            alive = [unit for unit in known if self.state(unit) not in ("inactive", "failed") or self._has_tasks(unit)]
             if not alive:
                 return
             if self._clock.monotonic() > deadline:
@@ -127,19 +132,14 @@ class SystemdService:
         """Wait until every unit runs and every condition of the contract holds; returns the evidence."""
         return probe.wait_healthy(self._config.health, self._clock, conditions=[self._units_running])
 
-    def require_known(self) -> None:
-        """Raise PreconditionError naming units that systemd does not know."""
-        unknown = [unit for unit in self._config.units if self._show(unit, "LoadState") != "loaded"]
-        if unknown:
-            raise PreconditionError(f"systemd does not know {', '.join(unknown)}", subject=unknown[0])
-
     def _units_running(self) -> dict[str, Any]:
         states = {unit: self.state(unit) for unit in self._config.units}
         down = [f"{unit} is {state}" for unit, state in states.items() if state != "active"]
         return {"name": "units", "ok": not down, "reason": "; ".join(down), "states": states}
 
-    def _pids(self, unit: str) -> bool:
-        return self._show(unit, "TasksCurrent").isdigit() and int(self._show(unit, "TasksCurrent")) > 0
+    def _has_tasks(self, unit: str) -> bool:
+        tasks = self._show(unit, "TasksCurrent")  # 2**64 - 1, or "[not set]", when there is no control group
+        return tasks.isdigit() and 0 < int(tasks) < 2**63
 
     def _show(self, unit: str, name: str) -> str:
         done = self._run(["systemctl", "show", "--value", f"--property={name}", "--", unit], timeout_s=30)

@@ -343,6 +343,7 @@ def make_generation(world: World, origin: str, **changes: Any) -> None:
             {name: value["rows"] for name, value in digests.items()},
             fingerprint.schema_digest(connection),
             {name: value["sha256"] for name, value in digests.items()},
+            [["one_origin", "SELECT count(*) FROM origin", 1]],
         )
     contents = Contents(GENERATION, "daily", "here", "2026-11-23T02:00:00Z", "", "", files, {"trades": facts})
     (world.generation / "contents.json").write_text(json.dumps({**contents.as_dict(), **changes}))
