@@ -91,7 +91,7 @@ def controller_python() -> str:
 
 def package_index() -> dict[str, str]:
     """The package index that pip is configured to use, in uv's words."""
-    configured = [names.PYTHON, "-m", "pip", "config", "get", "global.index-url"]
+    configured = [str(names.PYTHON), "-m", "pip", "config", "get", "global.index-url"]
     index = os.environ.get("PIP_INDEX_URL") or output_of(configured)
     return {"UV_DEFAULT_INDEX": index.strip()} if index and "UV_DEFAULT_INDEX" not in os.environ else {}
 

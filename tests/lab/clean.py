@@ -1,0 +1,53 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`make clean`: remove what the project made on this machine, and nothing else.
+
+Containers, networks, volumes and images are found by the lab's label; where no engine answers, there are
+none to remove.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from . import engine, names
+from .steps import output_of, say
+
+FILTER = f"label={names.LABEL}=1"
+# Kind of object -> how to list and how to remove it.
+OBJECTS = {
+    "containers": (("docker", "ps", "--all", "--quiet"), ("docker", "rm", "--force", "--volumes")),
+    "networks": (("docker", "network", "ls", "--quiet"), ("docker", "network", "rm")),
+    "volumes": (("docker", "volume", "ls", "--quiet"), ("docker", "volume", "rm", "--force")),
+    "images": (("docker", "image", "ls", "--all", "--quiet"), ("docker", "image", "rm", "--force")),
+}
+CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".ansible")
+
+
+def main() -> int:
+    """Remove everything; return 1 when something stayed."""
+    failed = False
+    if engine.answers():
+        for kind, (listing, removal) in OBJECTS.items():
+            found = sorted(set((output_of([*listing, "--filter", FILTER]) or "").split()))
+            if found:
+                say(f"removing {len(found)} {kind}")
+                failed |= output_of([*removal, *found], timeout_s=300) is None
+    else:
+        say("no container engine answers: no containers to remove")
+    for name in (".lab", *CACHES):
+        folder = names.ROOT / name
+        if folder.is_dir() and not folder.is_symlink():
+            say(f"removing {folder}")
+            shutil.rmtree(folder)
+    for folder in [path for path in names.ROOT.rglob("__pycache__") if "node_modules" not in path.parts]:
+        shutil.rmtree(folder, ignore_errors=True)
+    if failed:
+        say("something could not be removed; see: docker ps -a --filter " + FILTER)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`make test`: run every step, go on after failures, and end with the totals.
+
+Steps that only compute run beside those that wait for hosts. The drill runs last and alone, because it
+measures time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import hosts, names, scenarios
+from .results import Count, judged, junit_count
+from .setup import package_index
+from .steps import SetupError, digest, is_current, record, run, say, tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+JUNIT = names.LOGS / "junit"
+SAMPLE = names.ROOT / "tests" / "sample_service"
+SAMPLE_VENV = names.LAB / "sample-venv"
+STATIC = ("ruff", "mypy", "yamllint", "ansible-lint")
+COMPUTING = (*STATIC, "sanity", "unit", "integration", "sample")
+ALL = (*COMPUTING, "molecule", "drill")
+FAILURE_LINES = 40
+
+_output = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the summary."""
+
+    name: str
+    count: Count
+    duration_s: float
+
+
+@dataclass
+class Runner:
+    """Runs commands as steps and keeps their results."""
+
+    results: list[Result]
+
+    def step(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        reports: Callable[[], list[Path]] | None = None,
+        cwd: Path = names.ROOT,
+        env: dict[str, str] | None = None,
+        timeout_s: float = 900,
+    ) -> bool:
+        """Run one command with its own log; return whether it passed.
+
+        `reports` lists the JUnit reports that it wrote; without it the command is one test by itself.
+        """
+        log = names.LOGS / f"test-{name.replace(' ', '-')}.log"
+        with _output:
+            say(f"--> {name}")
+        started = time.monotonic()
+        code = execute(argv, log, cwd=cwd, env={**environment(), **(env or {})}, timeout_s=timeout_s)
+        duration_s = time.monotonic() - started
+        count = judged(junit_count(reports()) if reports else None, code)
+        return self.add(name, count, duration_s, log)
+
+    def add(self, name: str, count: Count, duration_s: float, log: Path) -> bool:
+        """Record and print a result, with the end of the log when it is a failure."""
+        self.results.append(Result(name, count, duration_s))
+        with _output:
+            say(f"    {'FAILED' if count.failed else 'ok'}: {name}: {count} in {duration_s:.1f} s")
+            if count.failed:
+                say(f"    end of {log}:\n{tail(log, FAILURE_LINES)}\n")
+        return not count.failed
+
+    def pytest(self, name: str, *arguments: str) -> bool:
+        """Run pytest under the project's environment."""
+        report = JUNIT / f"{name}.xml"
+        argv = [names.bin_path("pytest"), f"--junitxml={report}", "--numprocesses=2", *arguments]
+        return self.step(name, argv, reports=lambda: [report], timeout_s=1200)
+
+
+def environment() -> dict[str, str]:
+    """The environment of all steps: the project's tools first, and nothing of the user's that would leak in."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
+    # An own certificate bundle makes some S3 clients fail over plain HTTP.
+    env.pop("AWS_CA_BUNDLE", None)
+    env["PATH"] = f"{names.VENV / 'bin'}{os.pathsep}{env['PATH']}"
+    env["ANSIBLE_CONFIG"] = str(names.ROOT / "ansible.cfg")
+    env["ANSIBLE_COLLECTIONS_PATH"] = str(names.COLLECTIONS)
+    env["NO_COLOR"] = "1"
+    env["PY_COLORS"] = "0"
+    return env
+
+
+def execute(argv: Sequence[str | Path], log: Path, *, cwd: Path, env: dict[str, str], timeout_s: float) -> int:
+    """Run a command into its log; kill it with all its children when it takes too long. Returns its exit code."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(word) for word in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout=timeout_s)
+        except BaseException as exc:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if not isinstance(exc, subprocess.TimeoutExpired):
+                raise
+            output.write(f"\nkilled: it took longer than {timeout_s:.0f} s\n".encode())
+            return -signal.SIGKILL
+
+
+def run_static(runner: Runner, wanted: Sequence[str]) -> None:
+    """The static checks that were chosen."""
+    commands: dict[str, list[str | Path]] = {
+        "ruff": ["ruff", "check", "."],
+        "mypy": ["mypy", "--strict", "plugins/module_utils", "tests/lab"],
+        "yamllint": ["yamllint", "--strict", "."],
+        "ansible-lint": ["ansible-lint", "--offline", "--nocolor"],
+    }
+    for name in STATIC:
+        if name in wanted:
+            tool, *arguments = commands[name]
+            runner.step(name, [names.bin_path(str(tool)), *arguments])
+
+
+def run_sanity(runner: Runner) -> None:
+    """ansible-test's sanity tests on a copy of the checkout."""
+    output = names.LAB / "sanity" / "ansible_collections" / "fluxhero" / "maintenance" / "tests" / "output" / "junit"
+    runner.step(
+        "sanity",
+        [names.PYTHON, "-m", "tests.lab.sanity", "--junit"],
+        reports=lambda: sorted(output.glob("*.xml")),
+        timeout_s=1200,
+    )
+
+
+def run_sample(runner: Runner) -> None:
+    """The sample service's own tests, in an environment with its own dependencies."""
+    started = time.monotonic()
+    lock = SAMPLE / "requirements-dev.txt"
+    try:
+        wanted = digest(lock, str(SAMPLE_VENV))
+        if not (is_current("sample-venv", wanted) and SAMPLE_VENV.is_dir()):
+            uv = names.bin_path("uv")
+            run([uv, "venv", "--quiet", "--clear", "--python", names.PYTHON, SAMPLE_VENV], log="sample-venv")
+            python = SAMPLE_VENV / "bin" / "python"
+            run(
+                [uv, "pip", "sync", "--native-tls", "--require-hashes", "--python", python, lock],
+                log="sample-venv",
+                env=package_index(),
+            )
+            record("sample-venv", wanted)
+    except SetupError as exc:
+        say(str(exc))
+        runner.add("sample", Count(failed=1), time.monotonic() - started, names.LOGS / "sample-venv.log")
+        return
+    report = JUNIT / "sample.xml"
+    runner.step(
+        "sample",
+        [SAMPLE_VENV / "bin" / "python", "-m", "pytest", f"--junitxml={report}"],
+        reports=lambda: [report],
+        cwd=SAMPLE,
+    )
+
+
+def run_computing(runner: Runner, wanted: Sequence[str]) -> None:
+    """Everything that needs no hosts."""
+    run_static(runner, wanted)
+    if "unit" in wanted:
+        runner.pytest("unit", "tests/unit")
+    if "sanity" in wanted:
+        run_sanity(runner)
+    if "integration" in wanted:
+        runner.pytest("integration", "tests/integration")
+    if "sample" in wanted:
+        run_sample(runner)
+
+
+def run_molecule(runner: Runner, chosen: Sequence[str]) -> None:
+    """The roles' scenarios, one after the other on their shared hosts; all of them start from bare hosts."""
+    started = time.monotonic()
+    order = [name for name in scenarios.discover() if not chosen or name in chosen]
+    unknown = sorted(set(chosen) - set(order))
+    log = names.LOGS / "hosts-create.log"
+    try:
+        if unknown or not order:
+            raise SetupError(f"No such scenario: {', '.join(unknown)}" if unknown else "There are no scenarios")
+        hosts.create(hosts.SCENARIO_HOSTS, fresh=not chosen)
+    except SetupError as exc:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as output:
+            output.write(f"{exc}\n")
+        runner.add("molecule hosts", Count(failed=1), time.monotonic() - started, log)
+        return
+    runner.add("molecule hosts", Count(passed=1), time.monotonic() - started, log)
+    state = names.LAB / "molecule"
+    shutil.rmtree(state, ignore_errors=True)
+    passed = [run_scenario(runner, name, state) for name in order]
+    if all(passed) and not chosen:
+        hosts.destroy(hosts.SCENARIO_HOSTS)
+
+
+def run_scenario(runner: Runner, name: str, state: Path) -> bool:
+    """One scenario: check mode, converge, idempotence, verify."""
+    report = JUNIT / f"molecule-{name}.xml"
+    return runner.step(
+        f"molecule {name}",
+        [
+            *(names.bin_path("molecule"), "--base-config", names.ROOT / "molecule" / "config.yml"),
+            *("test", "--scenario-name", name, "--destroy=never", "--no-command-borders"),
+        ],
+        reports=lambda: [report],
+        env={
+            "MOLECULE_GLOB": "molecule/*/molecule.yml",
+            "MOLECULE_EPHEMERAL_DIRECTORY": str(state),
+            "MOLECULE_PROJECT_DIRECTORY": str(names.ROOT),
+        },
+        timeout_s=1200,
+    )
+
+
+def run_drill(runner: Runner) -> None:
+    """The drill, as `make drill` runs it."""
+    runner.step("drill", [names.PYTHON, "-m", "tests.lab.drill"], timeout_s=1200)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="make test", description=__doc__)
+    parser.add_argument("--steps", default=",".join(ALL), help=f"comma-separated: lint, {', '.join(ALL)}")
+    parser.add_argument("--scenarios", default="", help="comma-separated scenarios of Molecule; default: all")
+    options = parser.parse_args()
+    wanted = [step for name in options.steps.split(",") for step in (STATIC if name == "lint" else (name,))]
+    unknown = sorted(set(wanted) - set(ALL))
+    if unknown:
+        parser.error(f"no such step: {', '.join(unknown)}")
+    started = time.monotonic()
+    shutil.rmtree(JUNIT, ignore_errors=True)
+    JUNIT.mkdir(parents=True)
+    runner = Runner([])
+    with ThreadPoolExecutor(max_workers=2) as lanes:
+        jobs = [lanes.submit(run_computing, runner, wanted)]
+        if "molecule" in wanted:
+            jobs.append(lanes.submit(run_molecule, runner, [name for name in options.scenarios.split(",") if name]))
+    for job in jobs:
+        job.result()
+    if "drill" in wanted:
+        run_drill(runner)
+    return summarise(runner.results, time.monotonic() - started)
+
+
+def summarise(results: Sequence[Result], duration_s: float) -> int:
+    """Print every step, every skipped test with its reason, and the totals; return the exit code."""
+    say("")
+    for result in results:
+        verdict = "FAILED" if result.count.failed else "ok"
+        say(f"{verdict:7} {result.name:24} {result.duration_s:7.1f} s  {result.count}")
+    total = sum((result.count for result in results), Count())
+    for reason in total.reasons:
+        say(f"skipped {reason}")
+    say(f"Everything took {duration_s:.0f} s; logs are in {names.LOGS}")
+    say(str(total))
+    return 1 if total.failed or not total.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
