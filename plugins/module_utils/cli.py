@@ -15,15 +15,20 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .backup import catalog, generation, proof, restore_plan
 from .core import config as configuration
-from .core.clock import Clock
+from .core.clock import Clock, parse_utc, utc_text
 from .core.errors import EngineError, InputError, IntegrityError
 from .core.journal import Journal
+from .core.lease import held_by
 from .core.version import VERSION
+from .service import preflight, restore_job, units
 from .sqlite import fingerprint, integrity
+from .store.open import open_store
 
 EXIT_CODES = """\
 exit codes:
@@ -125,6 +130,174 @@ def _integrity(context: Context) -> Answer:
     return Answer(data, "\n".join(lines), 0 if report.ok else IntegrityError.exit_code)
 
 
+def _backup(context: Context) -> Answer:
+    config = context.config
+    result = generation.create(
+        config,
+        context.options.kind,
+        clock=context.clock,
+        journal=context.journal(config),
+        accept_drift=context.options.accept_drift,
+    )
+    size = f"{result['bytes']} bytes as {result['stored_bytes']}"
+    lines = [f"generation {result['id']} ({result['kind']}): {result['result']}, {size}, {result['duration_s']:.1f} s"]
+    lines += [f"  target {name}: {state}" for name, state in result["targets"].items()]
+    lines += [f"  {name}: {text}" for name, text in result["errors"].items()]
+    lines += [f"  problem: {text}" for text in result["problems"]]
+    return Answer(result, "\n".join(lines), DEGRADED if result["result"] == "degraded" else 0)
+
+
+def _prove(context: Context) -> Answer:
+    options, config = context.options, context.config
+    backup = config.require_backup()
+    result = proof.prove(
+        open_store(backup.target(options.target), context.clock),
+        config.service,
+        options.host or config.host,
+        options.generation,
+        identity_file=options.identity,
+        allowed_signers_file=backup.allowed_signers_file,
+        signer=f"{config.service}@{options.host}" if options.host else backup.signer,
+        work_dir=options.work_dir or config.state_dir / "proofs",
+        verifier=config.host,
+        signing_key_file=backup.signing_key_file if backup.signing_key_file.exists() else None,
+        evidence_dir=config.state_dir / "evidence",
+        clock=context.clock,
+        journal=context.journal(config),
+    )
+    kept = "written back" if result["written_back"] else f"not written back: {result['write_back_error']}"
+    text = (
+        f"generation {result['generation']} of {result['host']} on target {result['target']} is proven:"
+        f" {result['files']} files, {result['bytes']} bytes in {result['duration_s']:.1f} s; the proof is {kept}"
+    )
+    return Answer(result, text)
+
+
+def _restore(context: Context) -> Answer:
+    options, config = context.options, context.config
+    if options.plan:
+        result = restore_job.run_job_file(config, options.plan, clock=context.clock)
+    elif options.resume:
+        resumed = restore_job.resume(config, clock=context.clock)
+        if resumed is None:
+            return Answer({"result": "nothing"}, "no restore is unfinished")
+        result = resumed
+    else:
+        result = _new_restore(context, config)
+    known = ("generation_id", "result", "digests_equal", "restore_point", "halted", "files", "config_diff", "left_out")
+    lines = [f"{key}: {result[key]}" for key in known if result.get(key) not in (None, "", [])]
+    lines += [f"  {phase['name']}: {phase['seconds']:.1f} s" for phase in result.get("phases", [])]
+    return Answer(result, "\n".join(lines))
+
+
+def _new_restore(context: Context, config: configuration.Config) -> dict[str, Any]:
+    options = context.options
+    before = ""
+    chosen = options.generation
+    if chosen.startswith("before:"):
+        chosen, before = "", utc_text(parse_utc(chosen[len("before:") :]))
+    request = restore_plan.Request(
+        generation=chosen,
+        before=before,
+        target=options.target,
+        include=options.include.split(","),
+        databases=options.databases.split(",") if options.databases else (),
+        config_consent=options.config_consent,
+        halt_trading=not options.no_halt,
+    )
+    job = restore_job.Job(request, options.identity)
+    if options.dry_run:
+        return restore_job.preview(config, job, clock=context.clock)
+    if config.halt_file is None and request.halt_trading:
+        sys.stderr.write("fluxmaint: the contract names no halt file: trading starts with the units\n")
+    return restore_job.execute(config, job, clock=context.clock)
+
+
+def _preflight(context: Context) -> Answer:
+    config = context.config
+    unit_state = units.SystemdService(config, clock=context.clock).load_state
+    findings = preflight.check(config, unit_state=unit_state, clock=context.clock)
+    lines = [f"mismatch: {text}" for text in findings.mismatches] + [f"warning: {text}" for text in findings.warnings]
+    ok = not findings.mismatches
+    lines.append("the host is as the contract says" if ok else f"{len(findings.mismatches)} mismatches")
+    return Answer(findings.as_dict(), "\n".join(lines), 0 if ok else 1)
+
+
+def _generations(context: Context) -> Answer:
+    options, config = context.options, context.config
+    targets = [config.require_backup().target(options.target)] if options.target else config.require_backup().targets
+    found = {target.name: _target_state(context, config, target) for target in targets}
+    lines = []
+    for name, state in found.items():
+        lines.append(f"{name}: {state['error'] or str(len(state['generations'])) + ' generations'}")
+        lines += [
+            f"  {item['id']}  {item['kind']:5}  {item['state']:9}  {item['bytes']:>12} bytes"
+            f"  {'proven by ' + ', '.join(item['proven_by']) if item['proven_by'] else 'not proven'}"
+            for item in state["generations"]
+        ]
+    failed = any(state["error"] for state in found.values())
+    return Answer({"targets": found}, "\n".join(lines), DEGRADED if failed else 0)
+
+
+def _target_state(context: Context, config: configuration.Config, target: configuration.Target) -> dict[str, Any]:
+    host = getattr(context.options, "host", "") or config.host
+    try:
+        items = catalog.list_generations(open_store(target, context.clock), config.service, host)
+    except EngineError as error:
+        return {"error": str(error), "generations": []}
+    return {"error": "", "generations": [item.as_dict() for item in items]}
+
+
+def _status(context: Context) -> Answer:
+    config = context.config
+    now = context.clock.now()
+    ends = [entry for entry in Journal(config.journal_file).read("backup") if entry["event"] == "end"]
+    last = ends[-1] if ends else None
+    plan = restore_plan.load(config)
+    backup = config.require_backup()
+    data: dict[str, Any] = {
+        "service": config.service,
+        "host": config.host,
+        "lease": held_by(config.lease_file),
+        "unfinished_restore": plan.id if plan is not None and plan.open else None,
+        "last_backup": last and {"id": last.get("id"), "time": last["time"], "result": last["result"]},
+        "targets": {},
+    }
+    lines = [f"{config.service} on {config.host}"]
+    lines.append(f"last backup: {last['time']} {last['result']} {last.get('id', '')}" if last else "last backup: never")
+    lines += [f"lease: {data['lease']['purpose']}, process {data['lease']['pid']}"] if data["lease"] else []
+    lines += ["an unfinished restore: run fluxmaint restore --resume"] if data["unfinished_restore"] else []
+    well = last is not None and last["result"] == "ok" and not data["unfinished_restore"]
+    for target in backup.targets:
+        state = _target_state(context, config, target)
+        committed = [item for item in state["generations"] if item["state"] == catalog.COMMITTED]
+        proven = [item for item in committed if item["proven_by"]]
+        data["targets"][target.name] = {
+            "error": state["error"],
+            "committed": len(committed),
+            "newest": _brief(committed, now),
+            "newest_proven": _brief(proven, now),
+        }
+        told = f"{len(committed)} generations, newest {_told(committed, now)}, proven {_told(proven, now)}"
+        lines.append(f"target {target.name}: {state['error'] or told}")
+        well = well and bool(committed)
+    data["result"] = "ok" if well else "degraded"
+    return Answer(data, "\n".join(lines), 0 if well else DEGRADED)
+
+
+def _brief(generations: list[dict[str, Any]], now: datetime) -> dict[str, Any] | None:
+    if not generations:
+        return None
+    newest = generations[0]
+    age_s = round((now - parse_utc(newest["started_at"])).total_seconds())
+    return {"id": newest["id"], "kind": newest["kind"], "age_s": age_s}
+
+
+def _told(generations: list[dict[str, Any]], now: datetime) -> str:
+    brief = _brief(generations, now)
+    return "never" if brief is None else f"{brief['id']} ({brief['age_s'] / 3600:.1f} h old)"
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON document")
@@ -172,6 +345,42 @@ def _parser() -> argparse.ArgumentParser:
     journal.add_argument("--operation", metavar="NAME", help="only this operation, such as backup")
     journal.add_argument("--limit", type=int, metavar="N", help="only the last N entries")
     journal.add_argument("--verify", action="store_true", help="check the hash chain instead")
+
+    backup = add("backup", _backup, "take a generation and store it on every target")
+    backup.add_argument("--kind", choices=("daily", "full"), default="daily")
+    backup.add_argument(
+        "--accept-drift", action="store_true", help="a person has looked at the tables that lost rows: take them"
+    )
+
+    listing = add("generations", _generations, "list the generations on the targets")
+    listing.add_argument("--target", default="", metavar="NAME", help="only this target")
+    listing.add_argument("--host", default="", help="of another host than this one")
+
+    proving = add("prove", _prove, "restore a generation into an empty directory and check everything")
+    proving.add_argument("--generation", default="latest", metavar="ID")
+    proving.add_argument("--target", required=True, metavar="NAME", help="fetch from this target alone")
+    proving.add_argument("--host", default="", help="a generation of another host than this one")
+    proving.add_argument("--identity", type=Path, required=True, metavar="FILE", help="age identity to decrypt with")
+    proving.add_argument("--work-dir", type=Path, metavar="DIR", help="where to restore to; emptied afterwards")
+
+    restoring = add("restore", _restore, "restore a generation into place, with automatic rollback")
+    restoring.add_argument(
+        "--generation", default="latest", metavar="ID", help="an id, latest, or before:2026-11-23T02:00:00Z"
+    )
+    restoring.add_argument("--target", default="", metavar="NAME", help="default: the first one configured")
+    restoring.add_argument("--identity", type=Path, metavar="FILE", help="age identity to decrypt with")
+    restoring.add_argument(
+        "--include", default="databases", metavar="PARTS", help=f"some of {','.join(restore_plan.INCLUDE)}"
+    )
+    restoring.add_argument("--databases", default="", metavar="NAMES", help="only these databases")
+    restoring.add_argument("--config-consent", action="store_true", help="replace configuration that differs")
+    restoring.add_argument("--no-halt", action="store_true", help="let trading start with the units")
+    restoring.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
+    restoring.add_argument("--resume", action="store_true", help="finish or undo a restore that was interrupted")
+    restoring.add_argument("--plan", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+
+    add("status", _status, "tell the state of the backups of this host")
+    add("preflight", _preflight, "compare the host with the service contract")
 
     inspect = add("integrity", _integrity, "check a database file, without changing it")
     inspect.add_argument("database", type=Path)

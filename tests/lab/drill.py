@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 INVENTORY = names.ROOT / "inventories" / "lab"
 EVIDENCE = names.LAB / "evidence"
+INSTALLED = names.LAB / "installed"
 HALT_FILE = "/opt/fluxhero/data/HALT"
 DATABASE = "/opt/fluxhero/data/trades.db"
 BACKEND_PORT, FRONTEND_PORT, STORE_PORT = 8000, 3000, 8333
@@ -81,14 +83,23 @@ def now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def install_collection() -> None:
+    """Build the artifact and install it into an empty path: the drill runs what a user would run."""
+    galaxy = names.bin_path("ansible-galaxy")
+    run([galaxy, "collection", "build", "--force", "--output-path", names.LAB / "dist"], log="drill-build")
+    shutil.rmtree(INSTALLED, ignore_errors=True)
+    artifact = max((names.LAB / "dist").glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    run([galaxy, "collection", "install", "--no-deps", "-p", INSTALLED, artifact], log="drill-build")
+
+
 def playbook(name: str, phase: Phase, **variables: Any) -> None:
     """Run a playbook of the collection against the lab. Raises DrillError with the reason it gave."""
     log = f"drill-{name}"
     (names.LOGS / f"{log}.log").unlink(missing_ok=True)
     phase.log = str((names.LOGS / f"{log}.log").relative_to(names.ROOT))
+    command = [names.bin_path("ansible-playbook"), "-i", INVENTORY, f"fluxhero.maintenance.{name}"]
     try:
-        command = [names.bin_path("ansible-playbook"), "-i", INVENTORY, f"fluxhero.maintenance.{name}"]
-        run([*command, "-e", json.dumps(variables)], log=log)
+        run([*command, "-e", json.dumps(variables)], log=log, env={"ANSIBLE_COLLECTIONS_PATH": str(INSTALLED)})
     except SetupError as error:
         text = (names.LOGS / f"{log}.log").read_text(encoding="utf-8", errors="replace")
         reasons = re.findall(r'^\s*"?msg"?: "?(.+?)"?,?$|"msg": "(.+?)"[,}]', text, re.MULTILINE)
@@ -108,10 +119,10 @@ def wait_for(what: str, condition: Callable[[], bool], timeout_s: float) -> None
 def newest_backup(host: str) -> str:
     """The id of the generation that the last backup on a host made."""
     entries = json.loads(on_host(host, "fluxmaint", "journal", "--operation", "backup", "--limit", "1", "--json"))
-    end = entries["entries"][-1]
+    end = entries['entries'][-1]
     if end.get("event") != "end" or end.get("result") != "ok":
         raise DrillError(f"the backup on {host} ended as {end.get('result')}: {json.dumps(end)[:500]}")
-    return str(end["generation_id"])
+    return str(end["id"])
 
 
 def check_from_outside(host: str, report: Report) -> None:
@@ -156,7 +167,9 @@ def compare_digests(host: str, manifest: dict[str, Any], phase: Phase, report: R
 
 def drill(report: Report, sabotage: str) -> None:
     """Run the whole drill, filling `report` as it goes."""
-    with report.phase("Boot the lab") as phase:
+    with report.phase("Build the collection and install the artifact"):
+        install_collection()
+    with report.phase("Boot the lab"):
         hosts.destroy(["standby"])
         hosts.create(["store", "production", "staging"])
     with report.phase("Deploy production and staging") as phase:
