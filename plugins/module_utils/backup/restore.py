@@ -621,9 +621,6 @@ class _Executor:
                 status = os.lstat(old.path)
                 if (status.st_ino, status.st_size, status.st_mtime_ns) != (old.inode, old.bytes, old.mtime_ns):
                     raise IntegrityError("is not the file that was there before", subject=old.path)
-        for directory in reversed(self.plan.made_dirs):
-            if os.path.isdir(directory) and not os.listdir(directory):
-                os.rmdir(directory)
 
     def _start_old(self) -> None:
         if self.plan.latch_made:
@@ -644,6 +641,9 @@ class _Executor:
             self.plan.evidence["old_health"] = error.as_dict()
 
     def _finish_back(self) -> None:
+        for directory in reversed(self.plan.made_dirs):
+            if os.path.isdir(directory) and not os.listdir(directory):
+                os.rmdir(directory)
         restore_stage.discard(self.config, self.plan, keep_stage=False)
         if not any(item.old for item in self.plan.items):
             _remove_empty_point(Path(self.plan.restore_point))

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,21 @@ NEW_ENV = "API_TOKEN=previous-secret\nMODE=live\nREMOVED_SINCE=1\n"
 
 
 class ProcessService:
-    """The writer as the service: a real process, held by a marker file as units are held by a drop-in."""
+    """A real process as the service, held by a marker file as units are held by a drop-in.
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._pid_file = world.directory / "service.pid"
-        self.hold_file = world.directory / "service.held"
+    Args:
+        directory: for its own files.
+        command: what it runs.
+        progressed: a number that grows while it is healthy.
+    """
+
+    def __init__(self, directory: Path, command: Sequence[str], progressed: Callable[[], int], wait_s: float) -> None:
+        self._directory = directory
+        self._command = command
+        self._progressed = progressed
+        self._wait_s = wait_s
+        self._pid_file = directory / "service.pid"
+        self.hold_file = directory / "service.held"
 
     def active(self) -> list[str]:
         return ["writer.service"] if self._pid() else []
@@ -71,25 +80,19 @@ class ProcessService:
             return
         if self.hold_file.exists():
             raise PreconditionError("the writer is held", subject="writer.service")
-        world = self._world
-        arguments = [str(world.database), world.journal_mode, str(world.ledger), str(world.config.halt_file)]
-        with open(world.directory / "service.log", "ab") as log:
+        with open(self._directory / "service.log", "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-S", "-E", str(HERE / "restore_writer.py"), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         self._pid_file.write_text(str(process.pid))
 
     def wait_healthy(self) -> dict[str, Any]:
-        """Healthy: the writer gets further."""
-        before = len(self._world.acknowledged())
-        deadline = time.monotonic() + self._world.config.health.wait_s
+        """Healthy: it runs and gets further."""
+        before = self._progressed()
+        deadline = time.monotonic() + self._wait_s
         while time.monotonic() < deadline:
-            if self._pid() and len(self._world.acknowledged()) > before:
-                return {"written": len(self._world.acknowledged())}
+            if self._pid() and self._progressed() > before:
+                return {"progressed": self._progressed()}
             time.sleep(0.01)
         raise TimeoutExceeded("the service is not healthy: the writer does not write", subject="writer.service")
 
@@ -169,7 +172,10 @@ class World:
 
     @property
     def service(self) -> ProcessService:
-        return ProcessService(self)
+        script = [sys.executable, "-S", "-E", str(HERE / "restore_writer.py")]
+        arguments = [str(self.database), self.journal_mode, str(self.ledger), str(self.config.halt_file)]
+        wait_s = self.config.health.wait_s
+        return ProcessService(self.directory, [*script, *arguments], lambda: len(self.acknowledged()), wait_s)
 
     @property
     def config(self) -> core_config.Config:
