@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make clean`: remove what the project made on this machine, and nothing else.
 
-Containers, networks, volumes and images are found by the lab's label; where no engine answers, there are
-none to remove.
+Containers, networks, volumes and images are found by the lab's label and name; where no engine answers,
+there are none to remove.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import sys
 from . import engine, names
 from .steps import output_of, say
 
-FILTER = f"label={names.LABEL}=1"
-# Kind of object -> how to list and how to remove it.
+HOSTS = (f"label={names.LABEL}=1", f"name={names.PREFIX}")
+IMAGES = (f"label={names.LABEL}",)
+# Kind of object -> how to list it, by which filters, and how to remove it.
 OBJECTS = {
-    "containers": (("docker", "ps", "--all", "--quiet"), ("docker", "rm", "--force", "--volumes")),
-    "networks": (("docker", "network", "ls", "--quiet"), ("docker", "network", "rm")),
-    "volumes": (("docker", "volume", "ls", "--quiet"), ("docker", "volume", "rm", "--force")),
-    "images": (("docker", "image", "ls", "--all", "--quiet"), ("docker", "image", "rm", "--force")),
+    "containers": (("docker", "ps", "--all", "--quiet"), HOSTS, ("docker", "rm", "--force", "--volumes")),
+    "networks": (("docker", "network", "ls", "--quiet"), HOSTS, ("docker", "network", "rm")),
+    "volumes": (("docker", "volume", "ls", "--quiet"), HOSTS, ("docker", "volume", "rm", "--force")),
+    "images": (("docker", "image", "ls", "--all", "--quiet"), IMAGES, ("docker", "image", "rm", "--force")),
 }
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".ansible")
 
@@ -30,8 +31,9 @@ def main() -> int:
     """Remove everything; return 1 when something stayed."""
     failed = False
     if engine.answers():
-        for kind, (listing, removal) in OBJECTS.items():
-            found = sorted(set((output_of([*listing, "--filter", FILTER]) or "").split()))
+        for kind, (listing, filters, removal) in OBJECTS.items():
+            words = [word for wanted in filters for word in ("--filter", wanted)]
+            found = sorted(set((output_of([*listing, *words]) or "").split()))
             if found:
                 say(f"removing {len(found)} {kind}")
                 failed |= output_of([*removal, *found], timeout_s=300) is None
@@ -45,7 +47,7 @@ def main() -> int:
     for folder in [path for path in names.ROOT.rglob("__pycache__") if "node_modules" not in path.parts]:
         shutil.rmtree(folder, ignore_errors=True)
     if failed:
-        say("something could not be removed; see: docker ps -a --filter " + FILTER)
+        say(f"something could not be removed; see: docker ps --all --filter label={names.LABEL}")
     return int(failed)
 
 

@@ -53,7 +53,7 @@ def build(name: str, dockerfile: Path, base: str, recipe: str, *extra: Path) -> 
         run(
             [
                 *("docker", "build", "--tag", tag(name), "--build-arg", f"BASE={base}"),
-                *("--label", f"{names.LABEL}=1", "--label", f"{RECIPE_LABEL}={recipe}"),
+                *("--label", f"{names.LABEL}=image", "--label", f"{RECIPE_LABEL}={recipe}"),
                 *("--file", Path(context) / dockerfile.name, context),
             ],
             log="images",
@@ -94,7 +94,7 @@ def bootstrap(suite: str, image: str) -> None:
         ],
         log="images",
     )
-    run(["docker", "import", "--change", f"LABEL {names.LABEL}=1", archive, image], log="images")
+    run(["docker", "import", "--change", f"LABEL {names.LABEL}=image", archive, image], log="images")
     archive.unlink()
 
 

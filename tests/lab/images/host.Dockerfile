@@ -2,6 +2,9 @@
 ARG BASE
 FROM ${BASE}
 
+# Containers inherit labels; the lab's hosts carry the value 1 instead.
+LABEL org.fluxhero.maintenance.lab=image
+
 RUN apt-get update -q \
  && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
       systemd systemd-sysv dbus libpam-systemd python3 sudo iproute2 procps ca-certificates \
