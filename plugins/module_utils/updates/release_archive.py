@@ -124,7 +124,9 @@ def _check_link(root: Path, path: Path) -> None:
     target = os.readlink(path)
     resolved = os.path.normpath(os.path.join(os.path.dirname(path), target))
     if os.path.isabs(target) or os.path.commonpath([resolved, os.path.normpath(root)]) != os.path.normpath(root):
-        raise InputError(f"leads out of the tree, to {target}", subject=str(path), remedy="Exclude it or copy its target")
+        raise InputError(
+            f"leads out of the tree, to {target}", subject=str(path), remedy="Exclude it or copy its target"
+        )
 
 
 def _excluded(relative: PurePosixPath, patterns: Sequence[str]) -> bool:

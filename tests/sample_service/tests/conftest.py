@@ -17,7 +17,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from fluxhero.backend.settings import Settings, load_settings
 
 CODE_ROOT = Path(__file__).resolve().parents[1]
@@ -68,9 +67,9 @@ def run_backend(root: Path) -> Iterator[Callable[..., Running]]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
+        options = ["--timeout-graceful-shutdown=1", "--log-level=warning"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "fluxhero.backend.main:app", "--port", str(port)]
-            + ["--timeout-graceful-shutdown", "1", "--log-level", "warning"],
+            [sys.executable, "-m", "uvicorn", "fluxhero.backend.main:app", *options, f"--port={port}"],
             cwd=CODE_ROOT,
             env={"PATH": os.environ["PATH"], "FLUXHERO_ROOT": str(root), **environment},
         )

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-
 from fluxhero.backend.market import CANDLES, CacheWriter, Market, read_closes, write_cache
 
 NOW = datetime(2026, 1, 21, 10, 0, 30, tzinfo=timezone.utc)

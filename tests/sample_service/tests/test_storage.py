@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-
 from fluxhero.backend.settings import Settings
 from fluxhero.backend.storage import Database, Halted, Order, open_database
 
@@ -34,7 +33,9 @@ def test_heartbeats_are_numbered_without_gaps(database: Database) -> None:
 
 def test_buying_opens_a_position_and_selling_realises_its_profit(database: Database) -> None:
     assert database.execute(Order("SPY", "BUY", 10, 500.0)) is None
-    assert [(row["symbol"], row["quantity"], row["entry_price"]) for row in database.positions()] == [("SPY", 10, 500.0)]
+    assert [(row["symbol"], row["quantity"], row["entry_price"]) for row in database.positions()] == [
+        ("SPY", 10, 500.0)
+    ]
     assert database.execute(Order("SPY", "SELL", 10, 501.5)) == 15.0
     assert database.positions() == []
 
@@ -76,7 +77,9 @@ def test_guide_profile_answers_the_guides_queries(settings: Settings) -> None:
         assert con.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         assert con.execute("SELECT COUNT(*) FROM trades WHERE DATE(timestamp) = DATE('now')").fetchone() == (3,)
         assert con.execute("SELECT SUM(pnl) FROM trades WHERE DATE(timestamp) = DATE('now')").fetchone() == (-10.0,)
-        stuck = "SELECT COUNT(*) FROM positions WHERE status = 'open' AND datetime(opened_at) {} datetime('now', '-1 day')"
+        stuck = (
+            "SELECT COUNT(*) FROM positions WHERE status = 'open' AND datetime(opened_at) {} datetime('now', '-1 day')"
+        )
         assert con.execute(stuck.format("<")).fetchone() == (0,)
         assert con.execute(stuck.format(">")).fetchone() == (1,)
 

@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-
 from fluxhero.backend.market import Market
 from fluxhero.backend.settings import Settings
 from fluxhero.backend.storage import open_database

@@ -134,12 +134,25 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="FluxHero", version=__version__, lifespan=lifespan)
     app.state.service = service
 
+    _report_failures(app)
+    _serve_data(app, service)
+    _serve_prices(app, service)
+    if settings.profile == "guide":
+        _serve_emergency_stop(app, service)
+    else:
+        _limit_requests(app)
+    return app
+
+
+def _report_failures(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
         log.error("API request failed: %s %s: %s", request.method, request.url.path, error)
         locked = isinstance(error, sqlite3.OperationalError)
         return JSONResponse({"detail": str(error) if locked else "internal error"}, 503 if locked else 500)
 
+
+def _serve_data(app: FastAPI, service: Service) -> None:
     @app.get("/")
     def root() -> dict[str, str]:
         return {"name": "FluxHero", "version": __version__}
@@ -155,24 +168,26 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.get("/api/positions")
     def positions() -> list[dict[str, Any]]:
-        with closing(open_database(settings)) as database:
+        with closing(open_database(service.settings)) as database:
             return database.positions()
 
     @app.get("/api/trades")
     def trades(limit: int = Query(50, ge=1, le=1000)) -> list[dict[str, Any]]:
-        with closing(open_database(settings)) as database:
+        with closing(open_database(service.settings)) as database:
             return database.trades(limit)
 
     @app.get("/api/indicators/{symbol}")
     def indicators(symbol: str) -> dict[str, Any]:
         if symbol not in service.market.symbols:
             raise HTTPException(404, f"unknown symbol {symbol}")
-        return _indicators(settings.cache_dir, symbol)
+        return _indicators(service.settings.cache_dir, symbol)
 
+
+def _serve_prices(app: FastAPI, service: Service) -> None:
     @app.websocket("/ws/prices")
     async def prices(socket: WebSocket) -> None:
         # Refusing before accepting makes the server answer the handshake with 403.
-        if settings.profile == "upstream" and not _authorised(socket, settings.api_token):
+        if service.settings.profile == "upstream" and not _authorised(socket, service.settings.api_token):
             await socket.close(code=1008)
             return
         await socket.accept()
@@ -184,23 +199,22 @@ def create_app(settings: Settings) -> FastAPI:
         except WebSocketDisconnect:
             log.info("WebSocket closed by the client")
 
-    if settings.profile == "guide":
 
-        @app.post("/api/emergency_stop")
-        def emergency_stop() -> dict[str, Any]:
-            return {"trading": "halted", "closed_positions": service.emergency_stop()}
+def _serve_emergency_stop(app: FastAPI, service: Service) -> None:
+    @app.post("/api/emergency_stop")
+    def emergency_stop() -> dict[str, Any]:
+        return {"trading": "halted", "closed_positions": service.emergency_stop()}
 
-    else:
-        limiter = RateLimiter()
 
-        @app.middleware("http")
-        async def limit(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-            client = request.client.host if request.client else ""
-            if request.url.path not in RATE_EXEMPT and not limiter.allow(client):
-                return JSONResponse({"detail": "Rate limit exceeded"}, 429)
-            return await call_next(request)
+def _limit_requests(app: FastAPI) -> None:
+    limiter = RateLimiter()
 
-    return app
+    @app.middleware("http")
+    async def limit(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        client = request.client.host if request.client else ""
+        if request.url.path not in RATE_EXEMPT and not limiter.allow(client):
+            return JSONResponse({"detail": "Rate limit exceeded"}, 429)
+        return await call_next(request)
 
 
 def _authorised(socket: WebSocket, token: str) -> bool:

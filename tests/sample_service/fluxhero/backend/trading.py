@@ -107,5 +107,5 @@ class Trader(threading.Thread):
         if len(held) >= MAX_OPEN:
             symbol, price = self._market.tick(self._rng.choice(sorted(held)))
             return Order(symbol, "SELL", held[symbol], price)
-        why = f"{symbol}: price above adaptive average, volatility within ±2 σ" if explain else None
+        why = f"{symbol}: price above adaptive average, volatility within ±2 %" if explain else None
         return Order(symbol, "BUY", float(self._rng.randint(1, 100)), price, why)

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
-
 from fluxhero.backend.main import create_app
 from fluxhero.backend.settings import Settings
 

@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
-
 from fluxhero.backend.main import RATE_LIMIT, RateLimiter, create_app
 from fluxhero.backend.settings import Settings
+from starlette.websockets import WebSocketDisconnect
 
 TOKEN = {"Authorization": "Bearer token-1"}
 
@@ -41,8 +40,9 @@ def test_prices_are_streamed_with_the_token(client: TestClient) -> None:
 
 def test_without_a_configured_token_nobody_is_let_in(settings: Settings) -> None:
     with TestClient(create_app(replace(settings, profile="upstream", api_token=""))) as client:
-        with pytest.raises(WebSocketDisconnect), client.websocket_connect(
-            "/ws/prices", headers={"Authorization": "Bearer "}
+        with (
+            pytest.raises(WebSocketDisconnect),
+            client.websocket_connect("/ws/prices", headers={"Authorization": "Bearer "}),
         ):
             pass
 

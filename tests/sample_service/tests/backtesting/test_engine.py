@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from fluxhero.backend.backtesting.engine import run_crossover
 
 

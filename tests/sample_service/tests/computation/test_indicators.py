@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from pytest_benchmark.fixture import BenchmarkFixture
-
 from fluxhero.backend.computation.adaptive_ema import calculate_kama
 from fluxhero.backend.computation.indicators import calculate_ema, calculate_rsi
+from numpy.typing import NDArray
+from pytest_benchmark.fixture import BenchmarkFixture
 
 Series = NDArray[np.float64]
 
