@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .connect import Deadline
 
@@ -56,44 +55,55 @@ class Mirror:
         return True
 
     def copy(self) -> None:
-        """Copy everything, once."""
+        """Copy everything, once. A source that grows meanwhile is copied up to its size at the beginning."""
         self.passes += 1
-        buffer = bytearray(_BLOCK)
-        view = memoryview(buffer)
-        offset = 0
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(self._source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while count := os.preadv(self._source, [buffer], offset):
-            _write(self._copy, view[:count], offset)
-            offset += count
-            self._deadline.check("copying")
-        os.ftruncate(self._copy, offset)
+        size = os.fstat(self._source).st_size
+        self._in_parallel(self._copy_blocks, size)
+        os.ftruncate(self._copy, min(size, os.fstat(self._source).st_size))
 
     def precopy(self) -> None:
-        """Bring the copy close to a source that goes on changing, so that little is left for a last `repair`."""
+        """Bring the copy close to a source that goes on changing, so that little is left for a last `repair`.
+
+        The copy goes to the disk meanwhile: doing that after the last repair would slow the commits of the
+        writer down that has waited for it.
+        """
         before = os.fstat(self._source)
         self.copy()
-        if before.st_size < _SMALL or _unchanged(before, os.fstat(self._source)):
+        if before.st_size < _SMALL:
             return
-        changed = before.st_size
-        while self.passes < _MOST_PASSES:
-            previous, changed = changed, self.repair()
-            if changed < before.st_size * _WORTH_A_PASS or changed > previous / 2:
-                return
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            flushed = pool.submit(os.fdatasync, self._copy)
+            changed = 0 if _unchanged(before, os.fstat(self._source)) else before.st_size
+            while changed > before.st_size * _WORTH_A_PASS and self.passes < _MOST_PASSES:
+                previous, changed = changed, self.repair()
+                if changed > previous / 2:
+                    break
+            flushed.result()
 
     def repair(self) -> int:
         """Compare everything and copy what differs; returns the bytes written."""
         self.passes += 1
         size = os.fstat(self._source).st_size
-        if size <= 4 * _BLOCK:
-            changed = self._repair_blocks(0, 1, size)
-        else:
-            # Two threads, because reading releases the interpreter lock.
-            with concurrent.futures.ThreadPoolExecutor(_WORKERS) as pool:
-                parts = [pool.submit(self._repair_blocks, number, _WORKERS, size) for number in range(_WORKERS)]
-                changed = sum(part.result() for part in parts)
+        changed = self._in_parallel(self._repair_blocks, size)
         os.ftruncate(self._copy, size)
         return changed
+
+    def _in_parallel(self, work: Callable[[int, int, int], int], size: int) -> int:
+        """Run `work(first block, step, size)` in threads, because reading and writing release the interpreter lock."""
+        workers = 1 if size <= 4 * _BLOCK else _WORKERS
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            return sum(part.result() for part in [pool.submit(work, n, workers, size) for n in range(workers)])
+
+    def _copy_blocks(self, first: int, step: int, size: int) -> int:
+        buffer = bytearray(_BLOCK)
+        view = memoryview(buffer)
+        written = 0
+        for offset in range(first * _BLOCK, size, step * _BLOCK):
+            count = os.preadv(self._source, [buffer], offset)
+            _write(self._copy, view[:count], offset)
+            written += count
+            self._deadline.check("copying")
+        return written
 
     def _repair_blocks(self, first: int, step: int, size: int) -> int:
         theirs, ours = bytearray(_BLOCK), bytearray(_BLOCK)
