@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+BUCKET = "fluxhero-backups"
 IDENTITIES = {
     "admin": ["Admin", "Read", "Write", "List", "Tagging"],
     "uploader": ["Read", "Write", "List"],
@@ -73,6 +74,17 @@ class ObjectStore:
                 os.kill(self.process.pid, signal.SIGKILL)
                 self.process.wait()
         self.process = None
+
+    def target(self, prefix: str, identity: str = "uploader", name: str = "offsite") -> dict[str, Any]:
+        """The configuration of a backup target in this store."""
+        return {
+            "name": name,
+            "type": "s3",
+            "endpoint": self.endpoint,
+            "bucket": BUCKET,
+            "prefix": prefix,
+            "credentials_file": str(self.credentials_file(identity)),
+        }
 
     def client(self, identity: str = "admin") -> Any:
         """A plain S3 client, for arranging and tampering."""

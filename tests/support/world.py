@@ -58,6 +58,43 @@ class World:
         self.config_file.write_text(json.dumps(document, indent=2))
         return load(self.config_file)
 
+    def target(self, name: str = "local", path: str = "target", **more: Any) -> dict[str, Any]:
+        """A prepared directory as a target."""
+        directory = self.top / path
+        directory.mkdir(exist_ok=True)
+        (directory / ".fluxmaint-target").touch()
+        return {"name": name, "type": "path", "path": str(directory), **more}
+
+    def create(self, kind: str = "daily", *, accept_drift: bool = False, **changes: Any) -> dict[str, Any]:
+        """Take a generation for real."""
+        from fluxmaint.backup import generation
+        from fluxmaint.core.journal import Journal
+
+        config = self.config(**changes)
+        return generation.create(config, kind, journal=Journal(config.journal_file), accept_drift=accept_drift)
+
+    def open(self, target: str = "local") -> Any:
+        """The store of a target of the configuration written last."""
+        from fluxmaint.core.config import load
+        from fluxmaint.store.open import open_store
+
+        return open_store(load(self.config_file).require_backup().target(target))
+
+    def reading(self, identity: str = "operator") -> dict[str, Any]:
+        """The arguments with which a reader verifies and decrypts."""
+        return {
+            "identity_file": self.keys / f"{identity}.key",
+            "allowed_signers_file": self.keys / "allowed_signers",
+            "signer": "fluxhero@production",
+        }
+
+    def fetch(self, directory: Path, generation: str = "latest", *, target: str = "local", **options: Any) -> Any:
+        """Fetch for real."""
+        from fluxmaint.backup.fetch import fetch
+
+        arguments = {**self.reading(), **options}
+        return fetch(self.open(target), "fluxhero", "production", generation, directory, **arguments)
+
     def rows(self, count: int) -> None:
         """Add trades, each with a position."""
         con = sqlite3.connect(self.database)

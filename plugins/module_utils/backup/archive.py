@@ -32,7 +32,7 @@ _TRIES = 4
 _PAUSE_S = 0.25
 
 
-class Unsettled(InputError):
+class UnsettledError(InputError):
     """A file kept changing while it was read."""
 
 
@@ -44,7 +44,9 @@ class Copied:
     copy: Path
 
 
-def describe(path: Path, status: os.stat_result, *, sha256: str = "", size: int | None = None, link: str = "") -> FileEntry:
+def describe(
+    path: Path, status: os.stat_result, *, sha256: str = "", size: int | None = None, link: str = ""
+) -> FileEntry:
     """The manifest's entry for a file."""
     return FileEntry(
         path=str(path),
@@ -67,7 +69,7 @@ def copy_aside(path: Path, copy: Path, *, growing: bool = False, clock: Clock | 
 
     Raises:
         InputError: the file is missing, or is not a regular file (symbolic links are not followed).
-        Unsettled: it changed each time.
+        UnsettledError: it changed each time.
     """
     clock = clock or Clock()
     for attempt in range(_TRIES):
@@ -75,12 +77,13 @@ def copy_aside(path: Path, copy: Path, *, growing: bool = False, clock: Clock | 
             clock.sleep(_PAUSE_S)
         with _open_regular(path) as source, open(copy, "wb", opener=_private) as output:
             before = os.fstat(source.fileno())
-            digest = _copy(source, output, before.st_size if growing else None)
+            # A byte more than there was tells that it grew; reading to the end might never end.
+            digest = _copy(source, output, before.st_size + (0 if growing else 1))
             after = os.fstat(source.fileno())
         whole = digest[0] == before.st_size
         if whole and (growing or _same(before, after)):
             return Copied(describe(path, before, sha256=digest[1], size=digest[0]), copy)
-    raise Unsettled(f"changed during each of {_TRIES} readings", subject=str(path))
+    raise UnsettledError(f"changed during each of {_TRIES} readings", subject=str(path))
 
 
 def regular_files(top: Path, *, exclude: Sequence[str] = ()) -> Iterator[tuple[Path, os.stat_result]]:

@@ -352,7 +352,9 @@ def sign(data: bytes, key_file: Path, namespace: str) -> bytes:
     return run(command, input=data, timeout_s=_SIGN_TIMEOUT_S, env={"SSH_ASKPASS_REQUIRE": "never"}).stdout
 
 
-def verify(data: bytes, signature: bytes, *, allowed_signers_file: Path, signer: str, namespace: str, subject: str) -> str:
+def verify(
+    data: bytes, signature: bytes, *, allowed_signers_file: Path, signer: str, namespace: str, subject: str
+) -> str:
     """Check a signature and return the fingerprint of the key that made it.
 
     Raises IntegrityError naming `subject`: the signature is wrong, or by a key that may not sign as `signer`.

@@ -19,14 +19,13 @@ import platform
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.clock import Clock, utc_text
 from ..core.config import Backup, Config, Database
 from ..core.errors import ConfigError, EngineError, InputError, IntegrityError, PreconditionError, StoreError
-from ..core.fsio import free_bytes, fsync_dir, private_umask, read_json, write_json
+from ..core.fsio import free_bytes, private_umask, write_json
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
 from ..core.run import require_tool, run
@@ -115,12 +114,12 @@ def create(
     """
     clock = clock or Clock()
     backup = _preconditions(config, kind)
-    with Lease(config.run_dir / "backup.lock", purpose=f"backup {kind}", clock=clock):
-        with journal.operation("backup", kind=kind) as operation, private_umask():
-            result = _Run(config, backup, kind, clock, operation, progress, accept_drift).go()
-            operation.result = result["result"]
-            operation.evidence = {key: result[key] for key in _JOURNALLED}
-            return result
+    lock = Lease(config.run_dir / "backup.lock", purpose=f"backup {kind}", clock=clock)
+    with lock, journal.operation("backup", kind=kind) as operation, private_umask():
+        result = _Run(config, backup, kind, clock, operation, progress, accept_drift).go()
+        operation.result = result["result"]
+        operation.evidence = {key: result[key] for key in _JOURNALLED}
+        return result
 
 
 _JOURNALLED = ("id", "targets", "errors", "problems", "caught_up", "bytes", "stored_bytes", "newest")
@@ -514,7 +513,7 @@ class _Run:
         """What can be made again does not keep the databases from being backed up; it is reported."""
         try:
             yield
-        except (InputError, archive.Unsettled) as error:
+        except InputError as error:
             self.problems.append(str(error))
 
     def _part(self, name: str, file: Path, done: crypto.Encrypted, entries: list[FileEntry]) -> Part:
@@ -621,7 +620,9 @@ class _Run:
             file = staged.cache / Path(item.object).name
             if not file.exists():
                 raise StoreError(
-                    f"target {store.name} lost it, and it is no longer staged", subject=key, remedy="take a new generation"
+                    f"target {store.name} lost it, and it is no longer staged",
+                    subject=key,
+                    remedy="take a new generation",
                 )
             form = staged.cache_form(item.file.sha256)
             self.step("store", object=item.object, generation=manifest.id, target=store.name)

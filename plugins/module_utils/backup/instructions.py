@@ -107,7 +107,8 @@ def render(
     archives = [part for part in parts if part not in databases]
     text = [head, _check((part.stored.sha256, part.object) for part in parts), _UNPACK]
     text += [_unpack(part) for part in parts]
-    text += [_UNPACK_CACHE.format(files=_lines((item.file.sha256, item.file.member) for item in cache))] if cache else []
+    if cache:
+        text.append(_UNPACK_CACHE.format(files=_lines((item.file.sha256, item.file.member) for item in cache)))
     text.append(_check((part.sha256, f"restored/{_database_file(part)}") for part in databases))
     if cache:
         text.append(_check((item.file.sha256, f"restored/cache/{item.file.member}") for item in cache))

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..core.clock import parse_utc
 from ..core.errors import InputError, IntegrityError
@@ -141,7 +141,7 @@ class DatabaseRecord:
     schema_digest: str
     tables: dict[str, Table]
     required: dict[str, list[str]]
-    newest: Union[str, int, float, None]
+    newest: Optional[Union[str, int, float]]  # noqa: UP007 - evaluated, also by Python 3.9
     invariants: list[InvariantResult]
     snapshot: Snapshot
 
@@ -175,7 +175,7 @@ class Manifest:
     service: str
     host: str
     contract_sha256: str
-    release: Union[Release, None]
+    release: Optional[Release]
     started_at: str
     finished_at: str
     tools: dict[str, str]
@@ -205,7 +205,9 @@ class Manifest:
         found = document.get("format") if isinstance(document, dict) else None
         if found != FORMAT:
             raise IntegrityError(
-                f"has format {found!r}, this version reads format {FORMAT}", subject=subject, remedy="use a newer version"
+                f"has format {found!r}, this version reads format {FORMAT}",
+                subject=subject,
+                remedy="use a newer version",
             )
         try:
             manifest = decode(cls, document)
@@ -286,32 +288,37 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return value
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Union:
-        if value is None:
-            return None
-        choices = [choice for choice in inner if choice is not type(None)]
-        if len(choices) == 1:
-            return _value(choices[0], value, where)
-        if isinstance(value, bool) or not isinstance(value, tuple(choices)):
-            raise InputError(f"{where} has the wrong type")
-        return value
+        return _choice(inner, value, where)
     if origin is list:
-        if not isinstance(value, list):
-            raise InputError(f"{where} must be a list")
+        _is(list, value, where)
         return [_value(inner[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
     if origin is dict:
-        if not isinstance(value, dict):
-            raise InputError(f"{where} must be an object")
+        _is(dict, value, where)
         return {key: _value(inner[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         return decode(kind, value, where)  # type: ignore[arg-type]
-    fits = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
-    if kind is float:
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not fits:
-        raise InputError(f"{where} must be of type {kind.__name__}")
+    _is(kind, value, where)
     if kind is int and value < 0 and not where.endswith(("_id", "_version")):
         raise InputError(f"{where} must not be negative")
     return value
+
+
+def _choice(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    choices = [kind for kind in kinds if kind is not type(None)]
+    if value is None and len(choices) < len(kinds):
+        return None
+    if len(choices) == 1:
+        return _value(choices[0], value, where)
+    if isinstance(value, bool) or not isinstance(value, tuple(choices)):
+        raise InputError(f"{where} has the wrong type")
+    return value
+
+
+def _is(kind: type, value: Any, where: str) -> None:
+    """JSON does not tell 1.0 from 1, and in Python true is a number."""
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{where} must be of type {kind.__name__}")
 
 
 def _check_file(where: str, entry: FileEntry) -> None:

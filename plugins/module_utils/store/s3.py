@@ -246,7 +246,10 @@ class _Boto:
             "signature_version": "s3v4",
             "max_pool_connections": 2,
         }
-        quiet = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+        quiet: dict[str, Any] = {
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
         try:
             config = self._config(**options, **quiet)
         except TypeError:  # before 1.36, which has no checksums of its own to switch off
@@ -268,7 +271,9 @@ class _Boto:
 def _credentials(path: Path) -> tuple[str, str]:
     content = read_json(path)
     if path.stat().st_mode & 0o007:
-        raise PreconditionError("can be read by every user of this host", subject=str(path), remedy="set its mode to 0600")
+        raise PreconditionError(
+            "can be read by every user of this host", subject=str(path), remedy="set its mode to 0600"
+        )
     keys = content if isinstance(content, dict) else {}
     access, secret = keys.get("access_key"), keys.get("secret_key")
     if not (isinstance(access, str) and isinstance(secret, str) and access and secret):
