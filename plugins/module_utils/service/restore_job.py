@@ -75,8 +75,10 @@ class Job:
             str(data.get("signer") or ""),
         )
 
-    def source(self, config: Config, clock: Clock) -> StoreSource:
-        """Where to fetch from."""
+    def source(self, config: Config, clock: Clock) -> StoreSource | None:
+        """Where to fetch from; None on a host without backup targets, where only a staged generation can be used."""
+        if config.backup is None:
+            return None
         return StoreSource(
             config,
             host=self.request.host or config.host,
@@ -181,6 +183,8 @@ class TransientUnit:
             raise LeaseError(
                 "another restore is running", subject=UNIT, untouched="everything", remedy="wait for its end"
             )
+        for stale in (*config.run_dir.glob("restore-job-*.json"), *config.run_dir.glob("restore-answer-*.json")):
+            stale.unlink(missing_ok=True)  # of a caller that was killed
         token = secrets.token_hex(8)
         job_file = config.run_dir / f"restore-job-{token}.json"
         answer_file = config.run_dir / f"restore-answer-{token}.json"

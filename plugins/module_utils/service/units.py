@@ -71,6 +71,8 @@ class SystemdService:
 
     def hold(self) -> None:
         """No unit can be started until `release`, not even by a reboot."""
+        if not self._config.units:
+            return
         for unit in self._config.units:
             directory = self._unit_dir / f"{unit}.d"
             if not directory.is_dir():
@@ -86,6 +88,8 @@ class SystemdService:
 
     def release(self) -> None:
         """Lift `hold`; unit files that have changed are read again."""
+        if not self._config.units:
+            return
         for unit in self._config.units:
             directory = self._unit_dir / f"{unit}.d"
             (directory / _HOLD_FILE).unlink(missing_ok=True)
