@@ -1,0 +1,116 @@
+"""Targets fail on their own, and are completed later."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fluxmaint.backup import generation, staging
+from fluxmaint.core.errors import StoreError
+from fluxmaint.core.journal import Journal
+
+from tests.support.world import World
+
+if TYPE_CHECKING:
+    from tests.support.seaweed import ObjectStore
+
+
+def down(server: ObjectStore, prefix: str) -> dict[str, Any]:
+    """The same target at a port where nobody listens."""
+    return {**server.target(prefix), "endpoint": "http://127.0.0.1:9"}
+
+
+def test_one_target_down_is_degraded_and_caught_up(world: World, tmp_path: Path, object_store: ObjectStore) -> None:
+    first = world.create(targets=[down(object_store, "late"), world.target()])
+    assert first["result"] == "degraded"
+    assert first["targets"] == {"offsite": "failed", "local": "stored"}
+    assert "127.0.0.1:9" in first["errors"]["offsite"]
+    world.fetch(tmp_path / "local", first["id"])
+    last = Journal(world.top / "state/journal.jsonl").read("backup")[-1]
+    assert (last["result"], list(last["errors"])) == ("degraded", ["offsite"])
+    assert [staged.id for staged in staging.ready(world.top / "state/staging")] == [first["id"]]
+
+    second = world.create(targets=[object_store.target("late"), world.target()])
+    assert second["result"] == "ok"
+    assert second["caught_up"] == {first["id"]: {"offsite": "stored", "local": "stored"}}
+    assert staging.ready(world.top / "state/staging") == []
+    for identity in (first["id"], second["id"]):
+        world.fetch(tmp_path / f"offsite-{identity}", identity, target="offsite")
+    objects = [
+        {item.key: item.size for item in world.open(name).list("") if first["id"] in item.key}
+        for name in ("local", "offsite")
+    ]
+    assert objects[0] == objects[1]
+
+
+def test_all_targets_down_fails_and_is_completed_later(world: World, tmp_path: Path) -> None:
+    (world.store / ".fluxmaint-target").unlink()
+    with pytest.raises(StoreError) as caught:
+        world.create()
+    identity = caught.value.subject
+    (world.store / ".fluxmaint-target").touch()
+    result = world.create()
+    assert result["caught_up"] == {identity: {"local": "stored"}}
+    world.fetch(tmp_path / "out", identity)
+
+
+def test_a_target_that_was_emptied_gets_its_cache_again(world: World, tmp_path: Path) -> None:
+    targets = [world.target("one", "one"), world.target("two", "two")]
+    world.create(targets=targets)
+    shutil.rmtree(world.top / "two/fluxhero")
+    result = world.create(targets=targets)
+    assert result["result"] == "ok", result
+    for name in ("one", "two"):
+        world.fetch(tmp_path / name, result["id"], target=name)
+
+
+def test_a_target_that_fails_half_way_stays_uncommitted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxmaint.store.path import PathStore
+
+    put_file = PathStore.put_file
+
+    def fail(self: PathStore, key: str, path: Path, sha256: str) -> bool:
+        if self.name == "two" and key.endswith("logs.tar.zst.age"):
+            raise StoreError("the disk is full", subject=key)
+        return put_file(self, key, path, sha256)
+
+    monkeypatch.setattr(PathStore, "put_file", fail)
+    targets = [world.target("one", "one"), world.target("two", "two")]
+    result = world.create(targets=targets)
+    assert result["targets"] == {"one": "stored", "two": "failed"}
+    states = [generation.list_generations(world.open(name), "fluxhero", "production")[0].state for name in ("one", "two")]
+    assert states == ["committed", "orphan"]
+    monkeypatch.setattr(PathStore, "put_file", put_file)
+    world.create(targets=targets)
+    states = [item.state for item in generation.list_generations(world.open("two"), "fluxhero", "production")]
+    assert states == ["committed", "committed"]
+
+
+def test_waiting_generations_are_bounded(world: World) -> None:
+    targets = [world.target("one", "one"), world.target("two", "two")]
+    (world.top / "two/.fluxmaint-target").unlink()
+    for _ in range(staging.MOST_WAITING + 2):
+        config = world.config(targets=targets)
+        generation.create(config, "daily", journal=Journal(config.journal_file))
+        (world.top / "two/.fluxmaint-target").unlink(missing_ok=True)
+    waiting = staging.ready(world.top / "state/staging")
+    assert len(waiting) <= staging.MOST_WAITING + 1
+
+
+def test_different_content_in_a_target_is_never_overwritten(world: World) -> None:
+    world.create()
+    cache = sorted((world.store / "fluxhero/production/cache").iterdir())[0]
+    cache.write_bytes(b"something else")
+    result_error = None
+    with pytest.raises(StoreError) as caught:
+        world.create()
+    result_error = str(caught.value)
+    assert cache.name in result_error
+    assert cache.read_bytes() == b"something else"
+
+
+def test_a_module_result_is_json(world: World) -> None:
+    assert json.loads(json.dumps(world.create())) is not None
