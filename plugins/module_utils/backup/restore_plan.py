@@ -356,10 +356,12 @@ def _allowed(config: Config, file: File, release: str) -> bool:
 def release_allowed(config: Config, release: str) -> bool:
     """Whether a directory can be one of this host's releases: below the release link's, and holding no data."""
     top = Path(release)
-    if config.system is None or not release or config.system.release_link.parent not in top.parents:
+    if config.system is None or ".." in top.parts or config.system.release_link.parent not in top.parents:
         return False
     shared = [*(database.path for database in config.databases), *config.config_files]
-    return not any(top in path.parents for path in shared)
+    shared += [config.logs.directory] if config.logs else []
+    shared += [config.cache.directory] if config.cache else []
+    return not any(top == path or top in path.parents for path in shared)
 
 
 def env_diff(old: bytes, new: bytes) -> dict[str, list[str]]:
