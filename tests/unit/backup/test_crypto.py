@@ -1,0 +1,117 @@
+"""The pipelines: both digests in one pass, nothing under its name before it is verified, no hanging."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fluxmaint.backup import crypto
+from fluxmaint.core.errors import CommandError, IntegrityError, PreconditionError, TimeoutExceeded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA = hashlib.sha256(b"seed").digest() * 100_000
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("keys")
+    recipients = []
+    for name in ("one", "two", "stranger"):
+        subprocess.run(["age-keygen", "-o", top / name], check=True, capture_output=True)
+        recipients.append(next(w for w in (top / name).read_text().split() if w.startswith("age1")))
+    (top / "recipients").write_text("\n".join(recipients[:2]))
+    return top
+
+
+def encrypt(keys: Path, dest: Path, produce: Any = None, **options: Any) -> crypto.Encrypted:
+    settings = {"recipients_file": keys / "recipients", "level": 3, "timeout_s": 60, **options}
+    if produce:
+        return crypto.encrypt(produce, dest, **settings)
+    return crypto.encrypt_file(io.BytesIO(DATA), dest, **settings)
+
+
+def decrypt(keys: Path, blob: bytes, dest: Path, done: crypto.Encrypted, identity: str = "one", **options: Any) -> None:
+    settings = {"stored": [done.stored], "plain": done.plain, "subject": "the/key", "timeout_s": 60, **options}
+    crypto.decrypt(iter([blob[:1000], blob[1000:]]), dest, identity_file=keys / identity, **settings)
+
+
+def test_digests_and_privacy(keys: Path, tmp_path: Path) -> None:
+    done = encrypt(keys, tmp_path / "x.age")
+    blob = (tmp_path / "x.age").read_bytes()
+    assert done.plain == crypto.Digest(len(DATA), hashlib.sha256(DATA).hexdigest())
+    assert done.stored == crypto.Digest(len(blob), hashlib.sha256(blob).hexdigest())
+    assert (tmp_path / "x.age").stat().st_mode & 0o777 == 0o600
+    decrypt(keys, blob, tmp_path / "out", done, "two")
+    assert (tmp_path / "out").read_bytes() == DATA
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
+
+
+def test_failures_leave_no_file(keys: Path, tmp_path: Path) -> None:
+    def broken(writer: crypto.DigestingWriter) -> None:
+        writer.write(DATA)
+        raise ValueError("the source broke")
+
+    with pytest.raises(ValueError, match="the source broke"):
+        encrypt(keys, tmp_path / "x.age", broken)
+    (tmp_path / "bad").write_text("age1nonsense\nage1nonsense2\n")
+    with pytest.raises(CommandError, match="age"):
+        encrypt(keys, tmp_path / "x.age", recipients_file=tmp_path / "bad")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad"]
+
+
+def test_a_pipeline_that_stalls_is_ended(keys: Path, tmp_path: Path) -> None:
+    def slow(writer: crypto.DigestingWriter) -> None:
+        for _ in range(200):
+            writer.write(DATA)
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    with pytest.raises(TimeoutExceeded):
+        encrypt(keys, tmp_path / "x.age", slow, timeout_s=0.5)
+    assert time.monotonic() - started < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["flip-start", "flip-end", "cut", "empty", "more"])
+def test_damage_is_told_apart_from_a_wrong_identity(keys: Path, tmp_path: Path, damage: str) -> None:
+    done = encrypt(keys, tmp_path / "x.age")
+    blob = bytearray((tmp_path / "x.age").read_bytes())
+    if damage.startswith("flip"):
+        blob[10 if damage == "flip-start" else -10] ^= 1
+    blob = {"cut": blob[:-1], "empty": bytearray(), "more": blob + b"x"}.get(damage, blob)
+    with pytest.raises(IntegrityError, match="not what the manifest describes") as caught:
+        decrypt(keys, bytes(blob), tmp_path / "out", done)
+    assert caught.value.subject == "the/key"
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_wrong_identity_and_wrong_content(keys: Path, tmp_path: Path) -> None:
+    done = encrypt(keys, tmp_path / "x.age")
+    blob = (tmp_path / "x.age").read_bytes()
+    with pytest.raises(IntegrityError, match="identity in .*stranger"):
+        decrypt(keys, blob, tmp_path / "out", done, "stranger")
+    with pytest.raises(IntegrityError, match="more than 10 bytes"):
+        decrypt(keys, blob, tmp_path / "out", done, plain=crypto.Digest(10, "0" * 64))
+    with pytest.raises(IntegrityError, match="decrypted content"):
+        decrypt(keys, blob, tmp_path / "out", done, plain=crypto.Digest(len(DATA), "0" * 64))
+    with pytest.raises(PreconditionError, match="nobody"):
+        decrypt(keys, blob, tmp_path / "out", done, "nobody")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_recipients(tmp_path: Path) -> None:
+    path = tmp_path / "recipients"
+    path.write_text("# comment\n\nage1aaa\n age1bbb \nage1aaa\n")
+    assert crypto.read_recipients(path) == ["age1aaa", "age1bbb"]
+    for text in ("age1aaa\n", "age1aaa\nage1aaa\n", "age1aaa\nssh-ed25519 AAAA\n", ""):
+        path.write_text(text)
+        with pytest.raises(PreconditionError):
+            crypto.read_recipients(path)
+    with pytest.raises(PreconditionError):
+        crypto.read_recipients(tmp_path / "none")

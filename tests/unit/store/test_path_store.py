@@ -1,0 +1,100 @@
+"""The directory target: immutable, private, never filled by mistake."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+from fluxmaint.core.errors import InputError, StoreError
+from fluxmaint.store.base import ObjectMissing
+from fluxmaint.store.path import PathStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PathStore:
+    directory = tmp_path / "target"
+    directory.mkdir()
+    (directory / ".fluxmaint-target").touch()
+    return PathStore("local", directory)
+
+
+def put(store: PathStore, tmp_path: Path, key: str, data: bytes) -> bool:
+    file = tmp_path / "source"
+    file.write_bytes(data)
+    return store.put_file(key, file, hashlib.sha256(data).hexdigest())
+
+
+def test_what_is_put_comes_back(store: PathStore, tmp_path: Path) -> None:
+    assert put(store, tmp_path, "a/b/c", b"content")
+    assert store.get_bytes("a/b/c") == b"content"
+    assert store.get_to("a/b/c", tmp_path / "copy") == hashlib.sha256(b"content").hexdigest()
+    assert (tmp_path / "copy").read_bytes() == b"content"
+    assert [(item.key, item.size) for item in store.list("a/")] == [("a/b/c", 7)]
+    assert list(store.list("b/")) == []
+    assert store.exists("a/b/c")
+    assert (store.path / "a/b/c").stat().st_mode & 0o777 == 0o600
+    assert (store.path / "a").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_same_again_is_no_write_and_other_content_is_refused(store: PathStore, tmp_path: Path) -> None:
+    put(store, tmp_path, "key", b"content")
+    assert put(store, tmp_path, "key", b"content") is False
+    for other in (b"CONTENT", b"longer content"):
+        with pytest.raises(StoreError, match="different content"):
+            put(store, tmp_path, "key", other)
+    with pytest.raises(StoreError, match="exists already"):
+        store.put_new("key", b"content")
+    assert store.get_bytes("key") == b"content"
+
+
+def test_a_wrong_digest_leaves_nothing(store: PathStore, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"content")
+    with pytest.raises(StoreError, match="other bytes"):
+        store.put_file("key", tmp_path / "source", "0" * 64)
+    assert [path.name for path in store.path.iterdir()] == [".fluxmaint-target"]
+
+
+def test_what_a_killed_run_left_is_no_object_and_no_obstacle(store: PathStore, tmp_path: Path) -> None:
+    (store.path / ".partial-key").write_bytes(b"half")
+    assert list(store.list("")) == []
+    put(store, tmp_path, "key", b"content")
+    assert [item.key for item in store.list("")] == ["key"]
+
+
+def test_limits_and_missing_objects(store: PathStore, tmp_path: Path) -> None:
+    put(store, tmp_path, "key", b"x" * 100)
+    with pytest.raises(StoreError, match="larger than"):
+        store.get_bytes("key", 99)
+    with pytest.raises(ObjectMissing) as caught:
+        store.get_bytes("none")
+    assert caught.value.subject == "none"
+
+
+@pytest.mark.parametrize("key", ["", "/etc/passwd", "../outside", "a/../b", "a//b", "a/./b", "a\0b", "a/", "a\\b"])
+def test_keys_cannot_lead_out(store: PathStore, key: str) -> None:
+    with pytest.raises(InputError):
+        store.put_new(key, b"x")
+    with pytest.raises(InputError):
+        store.get_bytes(key)
+
+
+def test_a_symbolic_link_is_not_an_object(store: PathStore, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (store.path / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(StoreError):
+        store.get_bytes("link")
+    with pytest.raises(StoreError):
+        put(store, tmp_path, "link", b"x")
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_a_marker_that_is_not_a_file_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / ".fluxmaint-target").symlink_to("/etc/hostname")
+    with pytest.raises(StoreError, match="marker"):
+        PathStore("local", tmp_path).check()
+    with pytest.raises(StoreError, match="not a directory"):
+        PathStore("local", tmp_path / "none").check()
