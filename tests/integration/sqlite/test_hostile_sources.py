@@ -40,9 +40,7 @@ def test_d09_a_failed_backup_leaves_nothing_under_the_final_name_nor_a_partial(t
     assert error.subject == str(source)
 
 
-def test_d09_not_enough_space_is_noticed_before_the_first_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_d09_not_enough_space_is_noticed_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make(tmp_path / "live.db")
     monkeypatch.setattr(hot_backup, "free_bytes", lambda path: source.stat().st_size)
     error = _refused(tmp_path, source, PreconditionError)
@@ -222,7 +220,9 @@ def test_a_damaged_index_passes_quick_and_fails_full(tmp_path: Path) -> None:
 def test_a_broken_foreign_key_fails_the_check(tmp_path: Path) -> None:
     source = make(tmp_path / "live.db")
     con = sqlite3.connect(source)
-    con.executescript("CREATE TABLE child(id INTEGER PRIMARY KEY, k REFERENCES seq(k)); INSERT INTO child VALUES (1, 99)")
+    con.executescript(
+        "CREATE TABLE child(id INTEGER PRIMARY KEY, k REFERENCES seq(k)); INSERT INTO child VALUES (1, 99)"
+    )
     con.close()
     assert "foreign key" in str(_refused(tmp_path, source, IntegrityError))
 
