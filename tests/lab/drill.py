@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 INVENTORY = names.ROOT / "inventories" / "lab"
 EVIDENCE = names.LAB / "evidence"
 INSTALLED = names.LAB / "installed"
+# The logs show when each task began, so that a phase's seconds can be traced.
+FROM_ARTIFACT = {"ANSIBLE_COLLECTIONS_PATH": str(INSTALLED), "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks"}
 HALT_FILE = "/opt/fluxhero/data/HALT"
 DATABASE = "/opt/fluxhero/data/trades.db"
 BACKEND_PORT, FRONTEND_PORT, STORE_PORT = 8000, 3000, 8333
@@ -89,7 +91,7 @@ def install_collection() -> None:
     run([galaxy, "collection", "build", "--force", "--output-path", names.LAB / "dist"], log="drill-build")
     shutil.rmtree(INSTALLED, ignore_errors=True)
     artifact = max((names.LAB / "dist").glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
-    run([galaxy, "collection", "install", "--no-deps", "-p", INSTALLED, artifact], log="drill-build")
+    run([galaxy, "collection", "install", "--no-deps", "-p", INSTALLED, artifact], log="drill-build", env=FROM_ARTIFACT)
 
 
 def playbook(name: str, phase: Phase, **variables: Any) -> None:
@@ -99,7 +101,7 @@ def playbook(name: str, phase: Phase, **variables: Any) -> None:
     phase.log = str((names.LOGS / f"{log}.log").relative_to(names.ROOT))
     command = [names.bin_path("ansible-playbook"), "-i", INVENTORY, f"fluxhero.maintenance.{name}"]
     try:
-        run([*command, "-e", json.dumps(variables)], log=log, env={"ANSIBLE_COLLECTIONS_PATH": str(INSTALLED)})
+        run([*command, "-e", json.dumps(variables)], log=log, env=FROM_ARTIFACT)
     except SetupError as error:
         text = (names.LOGS / f"{log}.log").read_text(encoding="utf-8", errors="replace")
         reasons = re.findall(r'^\s*"?msg"?: "?(.+?)"?,?$|"msg": "(.+?)"[,}]', text, re.MULTILINE)
