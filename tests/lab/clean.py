@@ -15,7 +15,8 @@ import sys
 from . import engine, names
 from .steps import output_of, say
 
-HOSTS = (f"label={names.LABEL}=1", f"name={names.PREFIX}")
+# Tests also make containers of the lab's images, which pass their label on.
+HOSTS = (f"label={names.LABEL}", f"name={names.PREFIX}")
 IMAGES = (f"label={names.LABEL}",)
 # Kind of object -> how to list it, by which filters, and how to remove it.
 OBJECTS = {
