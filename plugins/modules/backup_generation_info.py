@@ -151,7 +151,7 @@ from ansible_collections.fluxhero.maintenance.plugins.module_utils.backup import
 from ansible_collections.fluxhero.maintenance.plugins.module_utils.core import config as configuration
 
 
-def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def work(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     facts = overview.overview(
         configuration.load(Path(params["config_file"])),
         target=params["target"],

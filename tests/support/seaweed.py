@@ -40,8 +40,8 @@ class ObjectStore:
     def start(self) -> None:
         """Start the server and wait until it answers; raises RuntimeError with its log when it does not."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.ports = self.ports or _free_ports(6)
-        s3, master, volume, filer, _grpc, _more = self.ports
+        self.ports = self.ports or _free_ports(4)
+        s3, master, volume, filer = self.ports
         identities = []
         for name, actions in IDENTITIES.items():
             keys = {"accessKey": f"{name}-access", "secretKey": f"{name}-secret"}
@@ -58,7 +58,8 @@ class ObjectStore:
         command += ["-volume.max=40", "-master.volumeSizeLimitMB=256", "-s3", f"-s3.config={config}"]
         command += [f"-s3.port={s3}", f"-s3.port.grpc={grpc[0]}", f"-master.port={master}"]
         command += [f"-master.port.grpc={grpc[1]}", f"-volume.port={volume}", f"-volume.port.grpc={grpc[2]}"]
-        command += [f"-filer.port={filer}", f"-filer.port.grpc={grpc[3]}", "-s3.port.iceberg=0", "-master.telemetry=false"]
+        command += [f"-filer.port={filer}", f"-filer.port.grpc={grpc[3]}", "-s3.port.iceberg=0"]
+        command += ["-master.telemetry=false"]
         log = open(self.directory / "weed.log", "ab")  # noqa: SIM115 - belongs to the child
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory)
         log.close()
@@ -112,7 +113,7 @@ class ObjectStore:
                 self.client().list_buckets()
                 self._can_write()
                 return
-            except Exception:  # not up yet, whatever the reason
+            except Exception:  # noqa: BLE001 - not up yet, whatever the reason
                 time.sleep(0.3)
         raise RuntimeError("SeaweedFS did not start:\n" + (self.directory / "weed.log").read_text()[-4000:])
 

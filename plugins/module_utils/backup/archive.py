@@ -109,7 +109,8 @@ class ArchiveWriter:
     """A tar stream that files are added to one after the other; `entries` lists what went in."""
 
     def __init__(self, output: DigestingWriter) -> None:
-        self._tar = tarfile.open(fileobj=cast("IO[bytes]", output), mode="w|", format=tarfile.PAX_FORMAT)
+        stream = cast("IO[bytes]", output)
+        self._tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - see close()
         self.entries: list[FileEntry] = []
 
     def add(self, copied: Copied) -> None:

@@ -229,7 +229,7 @@ class Pipeline:
         try:
             previous: IO[bytes] | int = subprocess.PIPE
             for command in self._commands:
-                errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+                errors = tempfile.TemporaryFile()
                 self._errors.append(errors)
                 process = subprocess.Popen(
                     list(command),
@@ -262,7 +262,7 @@ class Pipeline:
                     writer.write(chunk)
                     if limit is not None and writer.digest().bytes > limit:
                         raise IntegrityError(f"more than {limit} bytes come out")
-            except BaseException as error:  # handed to the caller by finish()
+            except BaseException as error:  # noqa: BLE001 - handed to the caller
                 self._trouble = error
                 self._kill()
 

@@ -141,7 +141,7 @@ class DatabaseRecord:
     schema_digest: str
     tables: dict[str, Table]
     required: dict[str, list[str]]
-    newest: Optional[Union[str, int, float]]  # noqa: UP007 - evaluated, also by Python 3.9
+    newest: Optional[Union[str, int, float]]
     invariants: list[InvariantResult]
     snapshot: Snapshot
 

@@ -33,7 +33,9 @@ class PathStore(Store):
         marker: name of the marker file.
     """
 
-    def __init__(self, name: str, path: Path, *, require_mount: bool = False, marker: str = ".fluxmaint-target") -> None:
+    def __init__(
+        self, name: str, path: Path, *, require_mount: bool = False, marker: str = ".fluxmaint-target"
+    ) -> None:
         self.name = name
         self.path = Path(path)
         self.require_mount = require_mount
@@ -122,8 +124,7 @@ class PathStore(Store):
             partial.unlink(missing_ok=True)
             try:
                 with open(partial, "xb", opener=private_opener) as stream:
-                    for chunk in chunks:
-                        stream.write(chunk)
+                    stream.writelines(chunks)
                     stream.flush()
                     os.fsync(stream.fileno())
                     # Written pages leave the cache, so that reading back reads what the disk has.

@@ -57,7 +57,8 @@ def test_d11_the_printed_commands_restore_everything(world: World, copied: Path,
     for name in (".env", "logs/old/fluxhero.log", "data/cache/daily/qqq.parquet", "releases/r1/REVISION"):
         assert (below / name).read_bytes() == (world.root / name).read_bytes(), name
     assert (below / ".env").stat().st_mode & 0o777 == 0o640
-    rows = [sqlite3.connect(top / "data/trades.db").execute("SELECT * FROM trades").fetchall() for top in (below, world.root)]
+    databases = [top / "data/trades.db" for top in (below, world.root)]
+    rows = [sqlite3.connect(path).execute("SELECT * FROM trades").fetchall() for path in databases]
     assert rows[0] == rows[1]
     replaced = copied / "replaced" / str(world.database).lstrip("/")
     assert (replaced.read_text(), Path(f"{replaced}-wal").read_text()) == ("old", "old")

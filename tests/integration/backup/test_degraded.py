@@ -81,8 +81,8 @@ def test_a_target_that_fails_half_way_stays_uncommitted(world: World, monkeypatc
     targets = [world.target("one", "one"), world.target("two", "two")]
     result = world.create(targets=targets)
     assert result["targets"] == {"one": "stored", "two": "failed"}
-    states = [generation.list_generations(world.open(name), "fluxhero", "production")[0].state for name in ("one", "two")]
-    assert states == ["committed", "orphan"]
+    listed = [generation.list_generations(world.open(name), "fluxhero", "production") for name in ("one", "two")]
+    assert [items[0].state for items in listed] == ["committed", "orphan"]
     monkeypatch.setattr(PathStore, "put_file", put_file)
     world.create(targets=targets)
     states = [item.state for item in generation.list_generations(world.open("two"), "fluxhero", "production")]
@@ -102,13 +102,11 @@ def test_waiting_generations_are_bounded(world: World) -> None:
 
 def test_different_content_in_a_target_is_never_overwritten(world: World) -> None:
     world.create()
-    cache = sorted((world.store / "fluxhero/production/cache").iterdir())[0]
+    cache = min((world.store / "fluxhero/production/cache").iterdir())
     cache.write_bytes(b"something else")
-    result_error = None
     with pytest.raises(StoreError) as caught:
         world.create()
-    result_error = str(caught.value)
-    assert cache.name in result_error
+    assert cache.name in str(caught.value)
     assert cache.read_bytes() == b"something else"
 
 

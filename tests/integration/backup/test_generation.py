@@ -333,7 +333,7 @@ def test_every_step_is_in_the_journal(world: World) -> None:
     entries = journal.read("backup")
     journal.verify()
     steps = [entry["step"] for entry in entries if entry["event"] == "step"]
-    assert [entry["event"] for entry in entries][0] == "start"
+    assert entries[0]["event"] == "start"
     assert (entries[-1]["event"], entries[-1]["result"], entries[-1]["id"]) == ("end", "ok", result["id"])
     for step in ("begin", "snapshot", "prove", "encrypt", "cache", "ready", "store", "commit", "committed"):
         assert step in steps

@@ -25,7 +25,9 @@ def entry(path: str, data: bytes = b"data", link: str = "") -> FileEntry:
     return FileEntry(path, "root", "root", "0644", 0 if link else len(data), digest, "2026-11-23T02:00:00Z", link)
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", data: bytes = b"data") -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, link: str = "", data: bytes = b"data"
+) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type = kind
     info.linkname = link
@@ -66,9 +68,9 @@ def hostile(tmp_path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
     ids=lambda members: f"{members[0][0].name}-{members[0][0].linkname}".replace("/", "_"),
 )
 def test_d19_hostile_archives_are_refused(tmp_path: Path, members: list[Any]) -> None:
-    listed = [entry("/a"), entry("/link", link="a"), entry("/fifo"), entry("/device"), entry("/hard"), entry("/soft/file")]
-    listed += [entry("/soft", link="../outside") if members[0][0].linkname == "../outside" else entry("/soft", link="..")]
-    listed += [entry("/disk"), entry("/directory")]
+    listed = [entry(f"/{name}") for name in ("a", "fifo", "device", "disk", "directory", "hard", "soft/file")]
+    # What is listed escapes as well: extraction does not lean on an honest manifest.
+    listed += [entry("/link", link="a"), entry("/soft", link=members[0][0].linkname or "..")]
     directory = tmp_path / "out"
     directory.mkdir()
     with pytest.raises(IntegrityError) as caught:
@@ -107,7 +109,7 @@ def test_files_and_links_come_back(tmp_path: Path) -> None:
             else:
                 writer.add(archive.copy_aside(path, tmp_path / "spool"))
         writer.close()
-    assert [item.link for item in writer.entries] == ["", "sub/file"] or [i.link for i in writer.entries] == ["sub/file", ""]
+    assert sorted(item.link for item in writer.entries) == ["", "sub/file"]
     (tmp_path / "out").mkdir()
     archive.extract(tar, tmp_path / "out", writer.entries, subject=KEY)
     below = tmp_path / "out" / str(source).lstrip("/")

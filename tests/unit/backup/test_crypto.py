@@ -94,7 +94,7 @@ def test_damage_is_told_apart_from_a_wrong_identity(keys: Path, tmp_path: Path, 
 def test_a_wrong_identity_and_wrong_content(keys: Path, tmp_path: Path) -> None:
     done = encrypt(keys, tmp_path / "x.age")
     blob = (tmp_path / "x.age").read_bytes()
-    with pytest.raises(IntegrityError, match="identity in .*stranger"):
+    with pytest.raises(IntegrityError, match=r"identity in .*stranger"):
         decrypt(keys, blob, tmp_path / "out", done, "stranger")
     with pytest.raises(IntegrityError, match="more than 10 bytes"):
         decrypt(keys, blob, tmp_path / "out", done, plain=crypto.Digest(10, "0" * 64))

@@ -24,7 +24,9 @@ def test_d10_ids_are_utc_and_never_repeat() -> None:
     assert layout.id_time(layout.new_id(after)) == after
 
 
-@pytest.mark.parametrize("text", ["", "latest", "20261123T020000Z", "20261123T020000Z-XYZ123", "../20261123T020000Z-7f3a2c"])
+@pytest.mark.parametrize(
+    "text", ["", "latest", "20261123T020000Z", "20261123T020000Z-XYZ123", "../20261123T020000Z-7f3a2c"]
+)
 def test_what_is_no_id(text: str) -> None:
     assert not layout.is_id(text)
     with pytest.raises(InputError):
