@@ -111,7 +111,7 @@ from ansible_collections.fluxhero.maintenance.plugins.module_utils.core.errors i
 from ansible_collections.fluxhero.maintenance.plugins.module_utils.service import preflight, units
 
 
-def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def work(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     contract = params["contract"]
     config = configuration.parse(contract) if contract else configuration.load(Path(params["config_file"]))
     findings = preflight.check(

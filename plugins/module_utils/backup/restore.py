@@ -119,7 +119,7 @@ def run(
         with Lease(config.run_dir / "restore.lease", purpose="restore", clock=clock):
             earlier = _finish_earlier(config, service, clock, journal, progress, request)
             if earlier is not None and earlier["result"] == "restored" and earlier["request"] == request.as_dict():
-                return earlier
+                return {**earlier, "resumed": {key: earlier[key] for key in ("id", "result", "request")}}
             plan = Plan(id=_new_id(clock), started_at=utc_text(clock.now()), request=request)
             executor = _Executor(config, plan, service, clock, journal, progress)
             executor.stage(source)
@@ -231,7 +231,8 @@ def _finish_earlier(
         return executor.carry_on()
     except RestoreFailed as error:
         # Told to whoever asks for the same again, or only for the end of this one; else the new request goes on.
-        if request is None or plan.request == request or not error.facts["rolled_back"]:
+        if request is None or plan.request.as_dict() == request.as_dict() or not error.facts["rolled_back"]:
+            error.facts["resumed"] = plan.id
             raise
         return {"result": "undone", "request": plan.request.as_dict(), "id": plan.id, "error": error.as_dict()}
 
@@ -309,8 +310,11 @@ class _Executor:
                 return self._end("staged", changed=True)
             if not plan.changing and not self._must_start():
                 return self._end("unchanged", changed=False)
+        lease = Lease(self.config.lease_file, purpose="restore", clock=self.clock)
+        # A backup reads the database without the host's lease; it must neither be cut off nor start now.
+        no_backup = Lease(self.config.run_dir / "backup.lock", purpose="restore", clock=self.clock)
         try:
-            with Lease(self.config.lease_file, purpose="restore", clock=self.clock):
+            with lease, no_backup:
                 if plan.state == ROLLING_BACK:
                     self._go_back()
                 return self._go_forward()
@@ -575,8 +579,8 @@ class _Executor:
 
     def _prune(self) -> None:
         points = self.config.state_dir / "restore-points"
-        names = [point.name for point in points.iterdir()] if points.is_dir() else []
-        for name in restore_plan.prunable(names, self.plan.request.restore_points):
+        made = sorted(points.iterdir(), key=lambda point: (point.name == self.plan.id, point.stat().st_mtime_ns))
+        for name in restore_plan.prunable([point.name for point in made], self.plan.request.restore_points):
             index = points / name / _POINT_INDEX
             others = read_json(index)["directories"] if index.exists() else []
             for directory in others:

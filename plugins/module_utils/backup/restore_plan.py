@@ -385,5 +385,5 @@ def _env(data: bytes) -> dict[str, str]:
 
 
 def prunable(points: Sequence[str], keep: int) -> list[str]:
-    """Which restore points may go: all but the newest `keep`; their names sort by time."""
-    return sorted(points)[:-keep] if keep > 0 else []
+    """Which restore points may go: all but the last `keep` of `points`, which are in the order of their making."""
+    return list(points[:-keep]) if keep > 0 else []

@@ -67,7 +67,7 @@ def acquire(config: Config, plan: Plan, source: Source | None) -> list[File]:
     plan.evidence["left_out"] = left
     restore_plan.save(config, plan)
     stage = stage_dir(config, contents.generation_id)
-    known = _known(stage)
+    known = _known(stage, {_key(file) for file in wanted})
     ready = [known[_key(file)] for file in wanted if _key(file) in known]
     lacking = [file for file in wanted if _key(file) not in known]
     plan.evidence["fetched_bytes"] = sum(file.bytes for file in lacking)
@@ -98,12 +98,13 @@ def _key(file: File) -> tuple[str, str, str]:
     return (file.part, file.name, "" if file.part == "databases" else file.path)
 
 
-def _known(stage: Path) -> dict[tuple[str, str, str], File]:
-    """The files of an earlier stage that are still there and still have their digest."""
+def _known(stage: Path, wanted: set[tuple[str, str, str]]) -> dict[tuple[str, str, str], File]:
+    """The files of an earlier stage that are still there; those that are wanted still have their digest."""
     if not (stage / STAGE_FILE).exists():
         return {}
-    files = Contents.from_dict(read_json(stage / STAGE_FILE)).files
-    return {_key(file): file for file in files if file.staged and _intact(file)}
+    files = {_key(file): file for file in Contents.from_dict(read_json(stage / STAGE_FILE)).files}
+    there = {key: file for key, file in files.items() if file.staged and os.path.lexists(file.staged)}
+    return {key: file for key, file in there.items() if key not in wanted or _intact(file)}
 
 
 def _intact(file: File) -> bool:

@@ -17,7 +17,8 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,13 @@ def check_http(name: str, probe: Probe, clock: Clock) -> Result:
         connection = _http_connection(url, probe.timeout_s)
         try:
             target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-            connection.request("GET", target, headers={"User-Agent": "fluxmaint", **header_values(probe.headers)})
-            response = connection.getresponse()
-            status = response.status
-            body = response.read(_BODY_LIMIT_BYTES + 1)
+            headers = {"User-Agent": "fluxmaint", **header_values(probe.headers)}
+            connection.connect()
+            with _deadline(connection.sock, started + probe.timeout_s - clock.monotonic()):
+                connection.request("GET", target, headers=headers)
+                response = connection.getresponse()
+                status = response.status
+                body = response.read(_BODY_LIMIT_BYTES + 1)
         finally:
             connection.close()
         reason = _http_reason(probe, status, body)
@@ -119,6 +123,31 @@ def check_http(name: str, probe: Probe, clock: Clock) -> Result:
         status=status,
         duration_s=round(clock.monotonic() - started, 3),
     )
+
+
+@contextlib.contextmanager
+def _deadline(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """End the talk after `seconds` whatever trickles in: a socket's own timeout starts anew with each byte."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(seconds, 0), expire)
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException):
+        if expired.is_set():
+            raise TimeoutError("timed out") from None
+        raise
+    finally:
+        timer.cancel()
+        timer.join()
+    if expired.is_set():
+        raise TimeoutError("timed out")
 
 
 def _http_connection(url: SplitResult, timeout_s: float) -> http.client.HTTPConnection:

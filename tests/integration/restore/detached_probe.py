@@ -3,15 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs on a host with systemd: restores detached while its caller is killed; prints facts as JSON.
 
-Arguments: `CHECKOUT`; or `CHECKOUT launch DIRECTORY`, the caller that is killed; or what systemd starts instead of
-fluxmaint: `restore --config FILE --plan FILE --json`.
+Arguments: none; or `launch DIRECTORY` for the caller that is killed; or what systemd starts instead of fluxmaint:
+`restore --config FILE --plan FILE --json`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -19,14 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-runpy.run_path(str(HERE.parents[1] / "conftest.py"))
-sys.path.insert(0, str(HERE))
 from fluxmaint.backup.restore_plan import Request
 from fluxmaint.core import config as configuration
 from fluxmaint.service import restore_job
 from restore_world import GENERATION, World, make_world
 
+HERE = Path(__file__).resolve().parent
+AGAIN = [sys.executable, "-B", str(HERE / "with_engine.py"), str(HERE / "detached_probe.py")]
 UNIT = Path("/etc/systemd/system/probe-writer.service")
 JOB = restore_job.Job(Request(GENERATION))
 
@@ -45,7 +43,7 @@ def prepare(directory: Path) -> World:
     words = [sys.executable, HERE / "restore_writer.py", world.database, "wal", world.ledger, world.config.halt_file]
     UNIT.write_text(f"[Service]\nExecStart={' '.join(map(str, words))}\nRestart=always\n")
     script = directory / "executable"
-    script.write_text(f'#!/bin/sh\nsleep 1\nexec {sys.executable} -B {HERE / "detached_probe.py"} "$@"\n')
+    script.write_text(f'#!/bin/sh\nsleep 1\nexec {" ".join(AGAIN)} "$@"\n')
     script.chmod(0o755)
     subprocess.run(["systemctl", "daemon-reload"], check=True)
     subprocess.run(["systemctl", "start", UNIT.name], check=True)
@@ -58,7 +56,7 @@ def prepare(directory: Path) -> World:
 def main() -> dict[str, Any]:
     facts: dict[str, Any] = {}
     world = prepare(Path("/root/world"))
-    caller = subprocess.Popen([sys.executable, "-B", __file__, "checkout", "launch", str(world.directory)])
+    caller = subprocess.Popen([*AGAIN, "launch", str(world.directory)])
     while subprocess.run(["systemctl", "is-active", "-q", restore_job.UNIT], check=False).returncode != 0:
         time.sleep(0.05)
     os.kill(caller.pid, signal.SIGKILL)
@@ -68,7 +66,7 @@ def main() -> dict[str, Any]:
     except restore_job.LeaseError as error:
         facts["second"] = str(error)
     deadline = time.monotonic() + 60
-    while world.plan is None or world.plan.open or world.plan.state == "done" and world.plan.request.stage_only:
+    while world.plan is None or world.plan.open or world.plan.request.stage_only:
         assert time.monotonic() < deadline, "the restore did not end"
         time.sleep(0.1)
     facts["state"] = world.plan.state
@@ -88,9 +86,9 @@ def main() -> dict[str, Any]:
     return facts
 
 
-if sys.argv[1] == "restore":
+if sys.argv[1:2] == ["restore"]:
     restore_job.run_job_file(configuration.load(Path(sys.argv[3])), Path(sys.argv[5]))
-elif sys.argv[2:3] == ["launch"]:
-    launcher(Path(sys.argv[3])).launch(configuration.load(Path(sys.argv[3]) / "config.json"), JOB)
+elif sys.argv[1:2] == ["launch"]:
+    launcher(Path(sys.argv[2])).launch(configuration.load(Path(sys.argv[2]) / "config.json"), JOB)
 else:
     print(json.dumps(main()))

@@ -1,7 +1,9 @@
 # Copyright: FluxHero maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One restore in a process of its own: `restore_driver.py WORLD JOURNAL_MODE [MOMENT]` ends by SIGKILL at that moment.
+"""One restore in a process of its own, which ends by SIGKILL at a moment.
+
+`with_engine.py restore_driver.py WORLD JOURNAL_MODE [MOMENT]`
 
 A moment is `event:name`, as the restore reports its progress. Without one, all moments are written to `moments.txt`.
 Prints the result, or the error, as JSON.
@@ -11,13 +13,10 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import sys
 from pathlib import Path
 
-runpy.run_path(str(Path(__file__).parents[2] / "conftest.py"))  # makes the engine importable as `fluxmaint`
-sys.path.insert(0, str(Path(__file__).parent))
 from fluxmaint.backup.restore_plan import Request
 from fluxmaint.core.errors import EngineError
 from restore_world import World

@@ -272,7 +272,9 @@ def account() -> tuple[str, str]:
     return pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
 
 
-def make_world(directory: Path, *, journal_mode: str = "delete", origin: str = "generation", start: bool = True) -> World:
+def make_world(
+    directory: Path, *, journal_mode: str = "delete", origin: str = "generation", start: bool = True
+) -> World:
     """A running service on `old` data, and a generation with other data.
 
     Args:

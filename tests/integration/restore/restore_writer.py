@@ -19,15 +19,8 @@ connection.execute(f"PRAGMA journal_mode={journal_mode}")
 connection.execute("PRAGMA wal_autocheckpoint=0")
 if connection.execute("SELECT value FROM origin").fetchone()[0] == "bad":
     sys.exit("this database is bad")
-stopping = False
-
-
-def stop(*_):
-    global stopping
-    stopping = True
-
-
-signal.signal(signal.SIGTERM, stop)
+stopping = []
+signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
 with open(acknowledged, "a") as ledger:
     while not stopping:
         connection.execute("BEGIN IMMEDIATE")

@@ -3,21 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs on a host with systemd and shows what `SystemdService` does there; prints facts as JSON.
 
-Argument: the checkout. The unit has Restart=always, its file in /etc, and a timer that starts it each second.
+The unit has Restart=always, its file in /etc, and a timer that starts it each second.
 """
 
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-CHECKOUT = Path(sys.argv[1])
-runpy.run_path(str(CHECKOUT / "tests" / "conftest.py"))
 from fluxmaint.core import config as configuration
 from fluxmaint.core.errors import EngineError
 from fluxmaint.service.units import SystemdService

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fluxmaint.backup.restore import ConsentNeeded, RestoreFailed
@@ -151,7 +150,8 @@ def test_d15_what_is_replaced_is_kept(new_world: NewWorld) -> None:
     point = Path(result["restore_point"])
     index = json.loads((point / "restore-point.json").read_text())
     assert index["replaced_by"] == GENERATION
-    assert {Path(file["path"]).name for file in index["files"]} == {"trades.db", "trades.db-wal", "trades.db-shm", ".env"}
+    names = {Path(file["path"]).name for file in index["files"]}
+    assert names == {"trades.db", "trades.db-wal", "trades.db-shm", ".env"}
     back = point / "set"
     back.mkdir()
     for file in index["files"]:
@@ -164,14 +164,12 @@ def test_d15_what_is_replaced_is_kept(new_world: NewWorld) -> None:
 def test_d15_only_old_restore_points_go(new_world: NewWorld) -> None:
     world = new_world()
     points = world.config.state_dir / "restore-points"
-    made = []
-    for _ in range(3):
-        made.append(world.run(Request(restore_points=2))["id"])
-    assert sorted(path.name for path in points.iterdir()) == sorted(made)[-2:]
+    made = [world.run(Request(restore_points=2))["id"] for _ in range(3)]
+    assert {path.name for path in points.iterdir()} == set(made[-2:])
     make_generation(world, "bad")
     with pytest.raises(RestoreFailed):
         world.run(Request(restore_points=1))
-    assert set(sorted(made)[-2:]) <= {path.name for path in points.iterdir()}, "pruned after a failure"
+    assert set(made[-2:]) <= {path.name for path in points.iterdir()}, "pruned after a failure"
 
 
 def test_d16_stale_wal_cannot_undo_the_restore(new_world: NewWorld) -> None:
@@ -355,6 +353,13 @@ def test_lease_of_another_operation_is_respected(new_world: NewWorld) -> None:
         world.run(BOTH)
     untouched(world)
     assert world.run(BOTH)["result"] == "restored"
+
+
+def test_running_backup_is_not_cut_off(new_world: NewWorld) -> None:
+    world = new_world()
+    with Lease(world.config.run_dir / "backup.lock", purpose="backup daily"), pytest.raises(LeaseError, match="backup"):
+        world.run(BOTH)
+    untouched(world)
 
 
 def test_two_restores_at_once_are_one_too_many(new_world: NewWorld) -> None:

@@ -24,6 +24,7 @@ from fluxmaint.core.config import Config
 from fluxmaint.core.errors import EngineError, IntegrityError, PreconditionError
 from fluxmaint.core.journal import Journal
 from restore_world import ProcessService
+
 from tests.support import world as backup_world
 
 pytestmark = pytest.mark.skipif(
@@ -231,7 +232,8 @@ def test_disk_too_small_for_the_stage(host: Host, tmp_path: Path) -> None:
         pytest.skip("only root may mount a small file system")
     host.backup()
     state = host.config.state_dir
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", state], capture_output=True, check=False)
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", state]
+    mounted = subprocess.run(command, capture_output=True, check=False)
     if mounted.returncode != 0:
         pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}")
     try:

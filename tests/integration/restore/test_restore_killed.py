@@ -44,8 +44,9 @@ def back_moments(journal_mode: str) -> list[str]:
 
 
 def drive(world: World, moment: str = "") -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, HERE / "with_engine.py", HERE / "restore_driver.py"]
     done = subprocess.run(
-        [sys.executable, str(HERE / "restore_driver.py"), str(world.directory), world.journal_mode, moment],
+        [*command, world.directory, world.journal_mode, moment],
         capture_output=True,
         timeout=60,
         check=False,

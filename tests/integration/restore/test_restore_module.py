@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from fluxmaint.backup import generation
 from fluxmaint.core.journal import Journal
+
 from tests.support import world as backup_world
 
 pytestmark = [

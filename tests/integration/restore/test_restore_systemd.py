@@ -35,7 +35,8 @@ def container() -> Iterator[str]:
     started = docker(
         *("run", "--detach", "--tty", "--name", name, "--label", "org.fluxhero.maintenance.lab=1"),
         *("--env", "container=docker", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", *groups),
-        *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--volume", f"{CHECKOUT}:/checkout:ro", IMAGE, "/sbin/init"),
+        *("--network", "none", "--tmpfs", "/run", "--tmpfs", "/run/lock"),
+        *("--volume", f"{CHECKOUT}:/checkout:ro", IMAGE, "/sbin/init"),
     )
     assert started.returncode == 0, started.stderr
     try:
@@ -50,7 +51,7 @@ def container() -> Iterator[str]:
 
 def probe(container: str, script: str) -> Any:
     here = f"/checkout/{Path(__file__).parent.relative_to(CHECKOUT)}"
-    done = docker("exec", container, "python3", "-B", f"{here}/{script}", "/checkout")
+    done = docker("exec", container, "python3", "-B", f"{here}/with_engine.py", f"{here}/{script}")
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
@@ -74,4 +75,4 @@ def test_restore_goes_on_when_its_caller_dies(container: str) -> None:
     assert "another restore is running" in facts["second"]
     assert facts["answer"] == {"result": "restored", "digests_equal": True, "generation_id": "20261123T020000Z-7f3a2c"}
     assert facts["error"]["error"] == "InputError" and "has not been fetched" in facts["error"]["message"]
-    assert facts["run_dir"] == ["lease", "restore.lease"]
+    assert facts["run_dir"] == ["backup.lock", "lease", "restore.lease"]

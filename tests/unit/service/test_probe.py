@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import http.server
 import socket
@@ -15,7 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fluxmaint.core.clock import Clock
@@ -26,6 +27,9 @@ from fluxmaint.service import probe
 CLOCK = Clock()
 
 
+Talk = Callable[[socket.socket, bytes], None]
+
+
 def http_probe(url: str, **changes: Any) -> Probe:
     return Probe(**{"url": url, "status": 200, "json": {}, "headers": {}, "timeout_s": 1.0, **changes})
 
@@ -33,8 +37,8 @@ def http_probe(url: str, **changes: Any) -> Probe:
 class Pages(http.server.BaseHTTPRequestHandler):
     """Answers by path; remembers what it was asked."""
 
-    answers: dict[str, tuple[int, bytes]] = {}
-    seen: list[dict[str, str]] = []
+    answers: ClassVar[dict[str, tuple[int, bytes]]]
+    seen: ClassVar[list[dict[str, str]]]
 
     def do_GET(self) -> None:
         type(self).seen.append(dict(self.headers))
@@ -57,6 +61,30 @@ def pages() -> Iterator[tuple[str, type[Pages]]]:
         yield f"http://127.0.0.1:{server.server_port}", handler
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def raw_server() -> Iterator[Callable[[Talk], str]]:
+    """A server that reads one request head and then does what the test says."""
+    servers: list[socketserver.ThreadingTCPServer] = []
+
+    def serve(talk: Talk) -> str:
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += self.request.recv(4096)
+                talk(self.request, head)
+
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"ws://127.0.0.1:{server.server_address[1]}/ws/prices"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize(
@@ -97,6 +125,22 @@ def test_http_no_answer_in_time() -> None:
     assert (result.ok, result.down, result.reason) == (False, True, "no answer in time")
 
 
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"])
+def test_http_dribbling_server_does_not_hold_us(raw_server: Callable[[Talk], str], head: bytes) -> None:
+    def dribble(connection: socket.socket, _head: bytes) -> None:
+        connection.sendall(head)
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b"x")
+                CLOCK.sleep(0.05)
+
+    started = CLOCK.monotonic()
+    url = raw_server(dribble).replace("ws:", "http:")
+    result = probe.check_http("liveness", http_probe(url, timeout_s=0.3), CLOCK)
+    assert (result.ok, result.reason) == (False, "no answer in time")
+    assert CLOCK.monotonic() - started < 2
+
+
 def test_token_comes_from_the_env_file(pages: tuple[str, type[Pages]], tmp_path: Path) -> None:
     url, handler = pages
     handler.answers["/"] = (200, b"")
@@ -118,33 +162,6 @@ def accept_key(head: bytes) -> bytes:
     return base64.b64encode(
         hashlib.sha1(key.partition(b":")[2].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
     )
-
-
-Talk = Callable[[socket.socket, bytes], None]
-
-
-@pytest.fixture
-def raw_server() -> Iterator[Callable[[Talk], str]]:
-    """A server that reads one request head and then does what the test says."""
-    servers: list[socketserver.ThreadingTCPServer] = []
-
-    def serve(talk: Talk) -> str:
-        class Handler(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    head += self.request.recv(4096)
-                talk(self.request, head)
-
-        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"ws://127.0.0.1:{server.server_address[1]}/ws/prices"
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def upgrade(connection: socket.socket, head: bytes, accept: bytes | None = None) -> None:
