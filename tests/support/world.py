@@ -189,7 +189,7 @@ def _keys(world: World) -> None:
         recipients.append(public.rpartition(" ")[2])
     (world.keys / "recipients.txt").write_text("# operator, escrow\n" + "\n".join(recipients[:2]) + "\n")
     signers = []
-    for name, principal in (("signing", "fluxhero@production"), ("foreign", ""), ("verifier", "staging")):
+    for name, principal in (("signing", "fluxhero@production"), ("foreign", ""), ("verifier", "fluxhero@staging")):
         file = world.keys / f"{name}_ed25519"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file], check=True)
         if principal:

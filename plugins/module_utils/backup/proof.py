@@ -121,7 +121,7 @@ def verified(
 ) -> list[dict[str, Any]]:
     """The proofs of a generation whose signatures are good and whose manifest is the committed one.
 
-    The verifier's name must be an allowed signer. Proofs that do not hold are left out.
+    A verifier signs as `<service>@<verifier>`, as every host does. Proofs that do not hold are left out.
     """
     commit = store.get_bytes(layout.generation(service, host, generation) + layout.COMMIT, 4096).decode().strip()
     proofs = []
@@ -135,7 +135,7 @@ def verified(
                 data,
                 store.get_bytes(item.key + ".sig", _LIMIT),
                 allowed_signers_file=allowed_signers_file,
-                signer=str(proof["verifier"]),
+                signer=f"{service}@{proof['verifier']}",
                 namespace=crypto.PROOF_NAMESPACE,
                 subject=item.key,
             )
