@@ -37,8 +37,22 @@ class ObjectStore:
     def credentials_file(self, identity: str) -> Path:
         return self.directory / f"{identity}.json"
 
-    def start(self) -> None:
-        """Start the server and wait until it answers; raises RuntimeError with its log when it does not."""
+    def start(self, tries: int = 3) -> None:
+        """Start the server and wait until it stores something; raises RuntimeError with its log when it does not.
+
+        A port that was free may be taken a moment later: then it is tried again with others.
+        """
+        for left in reversed(range(tries)):
+            try:
+                self._start()
+                return
+            except RuntimeError:
+                self.stop()
+                self.ports = []
+                if not left:
+                    raise
+
+    def _start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.ports = self.ports or _free_ports(4)
         s3, master, volume, filer = self.ports
