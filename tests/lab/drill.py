@@ -37,6 +37,7 @@ EVIDENCE = names.LAB / "evidence"
 INSTALLED = names.LAB / "installed"
 # The logs show when each task began, so that a phase's seconds can be traced.
 FROM_ARTIFACT = {"ANSIBLE_COLLECTIONS_PATH": str(INSTALLED), "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks"}
+VERIFIER_KEY = names.KEYS / "age" / "verifier.key"
 HALT_FILE = "/opt/fluxhero/data/HALT"
 DATABASE = "/opt/fluxhero/data/trades.db"
 BACKEND_PORT, FRONTEND_PORT, STORE_PORT = 8000, 3000, 8333
@@ -167,8 +168,8 @@ def compare_digests(host: str, manifest: dict[str, Any], phase: Phase, report: R
         raise DrillError(f"the restored content differs from the manifest's: {json.dumps(report.digests)}")
 
 
-def drill(report: Report, sabotage: str) -> None:
-    """Run the whole drill, filling `report` as it goes."""
+def prepare(report: Report) -> None:
+    """Have production and staging in service, deployed by the built artifact."""
     with report.phase("Build the collection and install the artifact"):
         install_collection()
     with report.phase("Boot the lab"):
@@ -176,6 +177,11 @@ def drill(report: Report, sabotage: str) -> None:
         hosts.create(["store", "production", "staging"])
     with report.phase("Deploy production and staging") as phase:
         playbook("site", phase, target="production:staging")
+
+
+def drill(report: Report, sabotage: str) -> None:
+    """Run the whole drill, filling `report` as it goes."""
+    prepare(report)
     with report.phase(f"Trade at {RATE} a second for {LOAD_S} s"):
         start = sample("production")
         time.sleep(LOAD_S)
@@ -183,14 +189,12 @@ def drill(report: Report, sabotage: str) -> None:
         if traded < RATE * LOAD_S * 0.8:
             raise DrillError(f"the trade writer wrote {traded} trades in {LOAD_S} s, not {RATE} a second")
     with report.phase("Back up production while it trades") as phase:
-        playbook("backup", phase, target="production", backup_kind="full")
-        report.generation_id = newest_backup("production")
+        back_up(phase, report)
     with tunnel("store", STORE_PORT) as port:
         manifest = Offsite(port, "production", report.generation_id, "reader").manifest()
-        identity = names.KEYS / "age" / "verifier.key"
+        identity = VERIFIER_KEY
         if sabotage:
-            say(f"==> Sabotage: {Offsite(port, 'production', report.generation_id, 'admin').sabotage(sabotage)}")
-            identity = foreign_identity(names.LAB) if sabotage == "identity" else identity
+            identity = damage(port, report, sabotage)
     with report.phase("Prove the generation on staging, from the off-site store alone") as phase:
         prove(phase, report, identity)
     with report.phase(f"Trade on for {AFTER_BACKUP_S} s"):
@@ -215,6 +219,19 @@ def drill(report: Report, sabotage: str) -> None:
         on_host("standby", "rm", HALT_FILE)
         wait_for("trading on the new host", lambda: sample("standby").trades > at_rest.trades, 30)
         report.checks["trading"] = "ok: halted after the restore, resumed by the operator"
+
+
+def back_up(phase: Phase, report: Report) -> None:
+    """Take a full generation of production."""
+    playbook("backup", phase, target="production", backup_kind="full")
+    report.generation_id = newest_backup("production")
+
+
+def damage(port: int, report: Report, sabotage: str) -> Path:
+    """Sabotage the generation; returns the identity that the verifier is to use."""
+    told = Offsite(port, "production", report.generation_id, "admin").sabotage(sabotage)
+    say(f"==> Sabotage: {told}")
+    return foreign_identity(names.LAB) if sabotage == "identity" else VERIFIER_KEY
 
 
 def prove(phase: Phase, report: Report, identity: Path) -> None:

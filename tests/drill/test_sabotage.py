@@ -1,0 +1,56 @@
+"""The drill can fail: a damaged generation is refused, by name, before anything of a service is touched.
+
+Runs on the lab's hosts, against the real store, with the playbooks of the installed artifact.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import hosts
+from tests.lab.drill import DrillError, back_up, damage, on_host, prepare, prove, recover
+from tests.lab.drill_report import Phase, Report
+from tests.lab.offsite import tunnel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAMED = {
+    "flip": "db-trades.sqlite.zst.age",
+    "uncommit": "COMMIT",
+    "signature": "MANIFEST.json.sig",
+    "identity": ".age",
+}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Report]:
+    report = Report(scenario="sabotage", started_at="")
+    prepare(report)
+    yield report
+    hosts.destroy(["standby"])
+
+
+@pytest.mark.parametrize("sabotage", list(NAMED))
+def test_a_sabotaged_generation_is_refused_by_the_verifier(lab: Report, sabotage: str) -> None:
+    back_up(Phase("backup", 0), lab)
+    with tunnel("store", 8333) as port:
+        identity = damage(port, lab, sabotage)
+    with pytest.raises(DrillError) as caught:
+        prove(Phase("prove", 0), lab, identity)
+    assert NAMED[sabotage] in str(caught.value)
+    assert lab.generation_id in str(caught.value)
+    assert "Production was not touched" in str(caught.value)
+
+
+def test_a_recovery_from_a_damaged_generation_ends_before_the_host_is_touched(lab: Report) -> None:
+    back_up(Phase("backup", 0), lab)
+    with tunnel("store", 8333) as port:
+        damage(port, lab, "flip")
+    hosts.create(["standby"], fresh=True)
+    with pytest.raises(DrillError, match=r"db-trades\.sqlite\.zst\.age"):
+        recover(Phase("recover", 0), lab)
+    left = on_host("standby", "ls", "-A", "/opt", "/etc/systemd/system")
+    assert "fluxhero" not in left
