@@ -53,7 +53,7 @@ def list_generations(store: Store, service: str, host: str) -> list[GenerationIn
     prefix = layout.generations(service, host)
     objects: dict[str, dict[str, int]] = {}
     for item in store.list(prefix):
-        identity, _, name = item.key[len(prefix) :].partition("/")
+        identity, _separator, name = item.key[len(prefix) :].partition("/")
         if layout.is_id(identity) and name:
             objects.setdefault(identity, {})[name] = item.size
     proofs: dict[str, list[tuple[str, str]]] = {}
@@ -67,8 +67,8 @@ def list_generations(store: Store, service: str, host: str) -> list[GenerationIn
             started_at=utc_text(layout.id_time(identity)),
             bytes=sum(names.values()),
             objects=len(names),
-            proven_by=sorted({verifier for _, verifier in proofs.get(identity, [])}),
-            proven_at=max((at for at, _ in proofs.get(identity, [])), default=""),
+            proven_by=sorted({verifier for _at, verifier in proofs.get(identity, [])}),
+            proven_at=max((at for at, _verifier in proofs.get(identity, [])), default=""),
         )
         for identity, names in sorted(objects.items(), reverse=True)
     ]
@@ -96,7 +96,7 @@ def choose(store: Store, service: str, host: str, generation: str, before: datet
 def _proofs(store: Store, service: str, host: str) -> Iterator[tuple[str, str, str]]:
     prefix = layout.proofs(service, host)
     for item in store.list(prefix):
-        identity, _, name = item.key[len(prefix) :].partition("/")
-        stamp, _, verifier = name.partition("-")
+        identity, _separator, name = item.key[len(prefix) :].partition("/")
+        stamp, _separator, verifier = name.partition("-")
         if layout.is_id(identity) and verifier.endswith(".json"):
             yield identity, utc_text(layout.id_time(f"{stamp}-000000")), verifier[: -len(".json")]
