@@ -17,6 +17,7 @@ REPORT = """<?xml version="1.0"?>
   <testcase classname="a" name="fails"><failure message="no"/></testcase>
   <testcase classname="a" name="breaks"><error message="no"/></testcase>
   <testcase classname="a" name="waits"><skipped message="needs zstd"/></testcase>
+  <testcase classname="b" name="idles"><skipped>Not applicable.</skipped></testcase>
 </testsuite></testsuites>
 """
 
@@ -24,7 +25,7 @@ REPORT = """<?xml version="1.0"?>
 def test_cases_are_counted_by_what_happened_to_them(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT, encoding="utf-8")
-    assert junit_count([report, report]) == Count(2, 4, 2, ("a::waits: needs zstd",) * 2)
+    assert junit_count([report, report]) == Count(2, 4, 4, ("a::waits: needs zstd", "b::idles: Not applicable.") * 2)
 
 
 @pytest.mark.parametrize("content", [None, "", "<testsuites><testsuite>"])
