@@ -52,7 +52,8 @@ def _one_report(report: Path) -> Count:
             total += Count(failed=1)
         elif skip is not None:
             name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
-            total += Count(skipped=1, reasons=(f"{name}: {skip.get('message') or (skip.text or '').strip() or 'no reason given'}",))
+            reason = skip.get("message") or (skip.text or "").strip() or "no reason given"
+            total += Count(skipped=1, reasons=(f"{name}: {reason}",))
         else:
             total += Count(passed=1)
     return total
