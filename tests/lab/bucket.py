@@ -64,7 +64,7 @@ def wait_until_ready(s3: Any) -> list[str]:
     while True:
         try:
             return [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
-        except (BotoCoreError, ClientError) as exc:  # noqa: PERF203 - waiting is the purpose
+        except (BotoCoreError, ClientError) as exc:
             if time.monotonic() > deadline:
                 raise SetupError(f"The lab's store does not answer within {READY_TIMEOUT_S} s: {exc}") from exc
             time.sleep(0.5)
