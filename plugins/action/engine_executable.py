@@ -9,7 +9,6 @@ import os
 import tempfile
 
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.fluxhero.maintenance.plugins.plugin_utils.executable import build
 
 

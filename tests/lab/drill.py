@@ -100,7 +100,7 @@ def playbook(name: str, phase: Phase, **variables: Any) -> None:
     log = f"drill-{name}"
     (names.LOGS / f"{log}.log").unlink(missing_ok=True)
     phase.log = str((names.LOGS / f"{log}.log").relative_to(names.ROOT))
-    command = [names.bin_path("ansible-playbook"), "-i", INVENTORY, f"fluxhero.maintenance.{name}"]
+    command: list[str | Path] = [names.bin_path("ansible-playbook"), "-i", INVENTORY, f"fluxhero.maintenance.{name}"]
     try:
         run([*command, "-e", json.dumps(variables)], log=log, env=FROM_ARTIFACT)
     except SetupError as error:

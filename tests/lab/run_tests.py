@@ -35,7 +35,7 @@ SAMPLE = names.ROOT / "tests" / "sample_service"
 SAMPLE_VENV = names.LAB / "sample-venv"
 STATIC = ("ruff", "mypy", "yamllint", "ansible-lint")
 COMPUTING = (*STATIC, "sanity", "unit", "integration", "sample")
-ALL = (*COMPUTING, "molecule", "drill")
+ALL = (*COMPUTING, "molecule", "sabotage", "drill")
 FAILURE_LINES = 40
 
 _output = threading.Lock()
@@ -242,6 +242,13 @@ def run_scenario(runner: Runner, name: str, state: Path) -> bool:
     )
 
 
+def run_sabotage(runner: Runner) -> None:
+    """Damaged generations must be refused; leaves production and staging deployed for the drill."""
+    report = JUNIT / "sabotage.xml"
+    argv = [names.bin_path("pytest"), f"--junitxml={report}", "--timeout=900", "tests/drill"]
+    runner.step("sabotage", argv, reports=lambda: [report], timeout_s=1200)
+
+
 def run_drill(runner: Runner) -> None:
     """The drill, as `make drill` runs it."""
     runner.step("drill", [names.PYTHON, "-m", "tests.lab.drill"], timeout_s=1200)
@@ -267,6 +274,8 @@ def main() -> int:
             jobs.append(lanes.submit(run_molecule, runner, [name for name in options.scenarios.split(",") if name]))
     for job in jobs:
         job.result()
+    if "sabotage" in wanted:
+        run_sabotage(runner)
     if "drill" in wanted:
         run_drill(runner)
     return summarise(runner.results, time.monotonic() - started)

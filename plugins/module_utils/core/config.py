@@ -9,6 +9,7 @@ once, each with the path of the key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ DEFAULT_PATH = Path("/etc/fluxmaint/config.json")
 DROP_INS = "config.d"
 FORMAT = 1
 _MISSING = object()
+# Names become parts of object keys, file names and signer identities.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -247,8 +250,10 @@ class _Section:
         return list(self._take(key, "a list of texts", lambda v: _all(v, lambda i: isinstance(i, str)), default) or [])
 
     def mapping(self, key: str, wanted: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
-        value = self._take(key, f"an object of {wanted}", lambda v: isinstance(v, dict) and _all([*v.values()], fits), {})
-        return dict(value or {})
+        def holds_only(value: Any) -> bool:
+            return isinstance(value, dict) and _all([*value.values()], fits)
+
+        return dict(self._take(key, f"an object of {wanted}", holds_only, {}) or {})
 
     def any(self, key: str) -> Any:
         return self._take(key, "present", lambda v: True, _MISSING)
@@ -433,9 +438,11 @@ def parse(obj: Any, *, subject: str = "") -> Config:
         state_dir=top.file("state_dir", "/var/lib/fluxmaint"),
         run_dir=top.file("run_dir", "/run/fluxmaint"),
     )
-    for name in (config.service, config.host, *(database.name for database in databases)):
-        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-            mistakes.append(f"the name {name!r} may hold only letters, digits, '-', '_' and '.'")
+    mistakes.extend(
+        f"the name {name!r} may hold only letters, digits, '-', '_' and '.', and begins with one of the first two"
+        for name in (config.service, config.host, *(database.name for database in databases))
+        if not _NAME.fullmatch(name)
+    )
     top.close()
     if mistakes:
         raise ConfigError("; ".join(mistakes), subject=subject, mistakes=mistakes)

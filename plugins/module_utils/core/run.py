@@ -52,7 +52,7 @@ def require_tool(name: str, package: str = "") -> str:
 def run(
     argv: Sequence[str],
     *,
-    input: bytes | None = None,  # the name that subprocess.run uses
+    input: bytes | None = None,  # noqa: A002 - the name that subprocess.run uses
     timeout_s: float,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
