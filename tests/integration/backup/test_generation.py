@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -228,6 +229,42 @@ def _with_slow_clock(world: World) -> None:
 
     config = world.config()
     generation.create(config, "daily", clock=Hasty(), journal=Journal(config.journal_file))
+
+
+def test_d09_a_target_that_takes_too_long_stays_uncommitted(world: World) -> None:
+    from fluxmaint.core.clock import Clock
+
+    class Jumping(Clock):
+        """A clock that is an hour later once the first object was stored."""
+
+        late = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.late
+
+    clock = Jumping()
+
+    def progress(step: str, facts: dict[str, object]) -> None:
+        clock.late = 3600.0 if step == "store" else clock.late
+
+    config = world.config()
+    with pytest.raises((TimeoutExceeded, StoreError)):
+        generation.create(config, "daily", clock=clock, journal=Journal(config.journal_file), progress=progress)
+    listed = generation.list_generations(world.open(), "fluxhero", "production")
+    assert [item.state for item in listed if item.state == "committed"] == []
+
+
+@pytest.mark.parametrize("lie", [{"page_count": 1}, {"schema_digest": "0" * 64}])
+def test_a_snapshot_unlike_its_source_is_not_stored(
+    world: World, monkeypatch: pytest.MonkeyPatch, lie: dict[str, object]
+) -> None:
+    backup = generation.hot_backup.backup
+    monkeypatch.setattr(
+        generation.hot_backup, "backup", lambda *args, **options: dataclasses.replace(backup(*args, **options), **lie)
+    )
+    with pytest.raises(IntegrityError, match="differs from its source"):
+        world.create()
+    assert list(world.open().list("")) == []
 
 
 def test_d09_space_is_looked_at_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
