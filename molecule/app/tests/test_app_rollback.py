@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
+import testinfra
 from testinfra.host import Host
-
-testinfra_hosts = ["ssh://bookworm"]
 
 PROJECT = Path(__file__).resolve().parents[3]
 SAMPLE = PROJECT / "tests/sample_service"
@@ -46,6 +45,12 @@ def status(host: Host) -> dict[str, object]:
         assert time.monotonic() < deadline, answer.stderr
         time.sleep(0.2)
     return dict(json.loads(answer.stdout))
+
+
+@pytest.fixture(scope="module")
+def host() -> Host:
+    """The one host of these tests, whatever hosts the other tests run on."""
+    return testinfra.get_host("ssh://bookworm", ssh_config=str(PROJECT / ".lab" / "ssh_config"))
 
 
 @pytest.fixture
