@@ -5,8 +5,8 @@
 
 `with_engine.py restore_driver.py WORLD JOURNAL_MODE [MOMENT]`
 
-A moment is `event:name`, as the restore reports its progress. Without one, all moments are written to `moments.txt`.
-Prints the result, or the error, as JSON.
+A moment is `event:name`, as the restore reports its progress, with `#2` for the second time that it comes.
+Each moment is noted in `moments.txt`. Prints the result, or the error, as JSON.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from fluxmaint.core.errors import EngineError
 from restore_world import World
 
 directory, journal_mode, moment = Path(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""
+seen: list[str] = []
 
 
 def progress(event: str, name: str) -> None:
+    now = f"{event}:{Path(name).name}"
+    seen.append(now)
     with open(directory / "moments.txt", "a") as moments:
-        moments.write(f"{event}:{Path(name).name}\n")
-    if moment == f"{event}:{Path(name).name}":
+        moments.write(f"{now}\n")
+    if moment == now + ("#2" if seen.count(now) == 2 else ""):
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -37,8 +37,10 @@ def back_moments(journal_mode: str) -> list[str]:
     moments = []
     for step in BACK:
         moments.append(f"begin:{step}")
-        if step == "put_back":
-            moments += [f"moved:{name}" for name in [*reversed(kept), "trades.db", ".env"]]
+        if step == "withdraw":
+            moments += ["moved:0-trades.db#2", "moved:1-.env#2"]
+        if step == "put_back":  # the database and .env came to these places before, when the new ones did
+            moments += [f"moved:{name}" for name in [*reversed(kept), "trades.db#2", ".env#2"]]
         moments += [f"acted:{step}", f"recorded:{step}"]
     return moments
 
@@ -80,10 +82,11 @@ def test_moments_are_all_there_are(new_world: Callable[..., World], journal_mode
     assert drive(bad)[0] == 1
     moments = (bad.directory / "moments.txt").read_text().split()
     back = moments[moments.index("begin:stop_again") :]
-    withdrawn = back.index("begin:withdraw"), back.index("acted:withdraw")
-    assert {"moved:0-trades.db", "moved:1-.env"} <= set(back[slice(*withdrawn)])
-    back = back[: withdrawn[0] + 1] + back[withdrawn[1] :]
-    assert back == back_moments(journal_mode)
+    # What the short-lived new service has left beside its database is withdrawn too, and differs from run to run.
+    beside = {f"moved:0-trades.db{suffix}" for suffix in ("-wal", "-shm", "-journal")}
+    assert [moment for moment in back if moment not in beside] == [
+        moment.removesuffix("#2") for moment in back_moments(journal_mode)
+    ]
 
 
 @pytest.mark.parametrize(("journal_mode", "moment"), cases(forward_moments))
