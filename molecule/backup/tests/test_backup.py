@@ -1,0 +1,165 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Schedule, secrets, targets and generations of the role backup."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.plays import play, words
+
+TIMERS = {"daily": "Mon..Sat *-*-* 02:00:00 UTC", "full": "Sun *-*-* 02:00:00 UTC"}
+TARGET = "/var/backups/fluxhero"
+SERVICE = "/opt/fluxhero"
+
+
+def properties(host: Host, unit: str, *names: str) -> dict[str, str]:
+    shown = host.check_output(f"systemctl show {unit} --property={','.join(names)}")
+    return dict(line.split("=", 1) for line in shown.splitlines())
+
+
+def converge(host: Host, *arguments: str, **variables: object) -> tuple[int, str]:
+    played = play("molecule/backup/converge.yml", "--limit", host.check_output("hostname"), *arguments, **variables)
+    return played.returncode, words(played)
+
+
+@pytest.mark.parametrize("kind", TIMERS)
+def test_timer_waits_for_its_time_and_catches_up(host: Host, kind: str) -> None:
+    timer = host.service(f"fluxmaint-backup@{kind}.timer")
+    assert timer.is_enabled and timer.is_running
+    shown = properties(
+        host, f"fluxmaint-backup@{kind}.timer", "TimersCalendar", "Persistent", "RandomizedDelayUSec", "Unit"
+    )
+    assert TIMERS[kind] in shown["TimersCalendar"]
+    assert "next_elapse=n/a" not in shown["TimersCalendar"]
+    assert (shown["Persistent"], shown["RandomizedDelayUSec"]) == ("yes", "15min")
+    assert shown["Unit"] == f"fluxmaint-backup@{kind}.service"
+
+
+def test_d10_daily_and_full_never_share_a_day_or_a_local_time(host: Host) -> None:
+    days: dict[str, set[str]] = {}
+    for kind, calendar in TIMERS.items():
+        listed = host.check_output(f"systemd-analyze calendar --iterations=14 '{calendar}'")
+        times = [line.split("UTC):")[-1].split() for line in listed.splitlines() if "Next elapse:" in line or "#" in line]
+        days[kind] = {" ".join(words_) for words_ in times}
+        assert len(days[kind]) == 14
+    assert not days["daily"] & days["full"]
+
+
+def test_service_is_held_in(host: Host) -> None:
+    shown = properties(
+        host,
+        "fluxmaint-backup@daily.service",
+        *("ProtectSystem", "NoNewPrivileges", "PrivateTmp", "ProtectHome", "UMask", "Nice", "CPUWeight"),
+        *("MemoryMax", "TimeoutStartUSec", "Restart", "IOSchedulingClass"),
+    )
+    assert shown == {
+        "ProtectSystem": "strict",
+        "NoNewPrivileges": "yes",
+        "PrivateTmp": "yes",
+        "ProtectHome": "read-only",
+        "UMask": "0077",
+        "Nice": "10",
+        "CPUWeight": "20",
+        "MemoryMax": str(1 << 30),
+        "TimeoutStartUSec": "1h 2min",
+        "Restart": "on-failure",
+        "IOSchedulingClass": "2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [
+        ("/etc/fluxmaint/keys/offsite.json", 0o600),
+        ("/etc/fluxmaint/keys/signing_ed25519", 0o600),
+        ("/etc/fluxmaint/config.d/backup.json", 0o640),
+        ("/var/lib/fluxmaint/staging", 0o700),
+        (TARGET, 0o700),
+    ],
+)
+def test_secrets_are_roots_alone(host: Host, path: str, mode: int) -> None:
+    assert (host.file(path).user, host.file(path).mode) == ("root", mode)
+
+
+def test_scheduled_run_stores_an_encrypted_generation_on_every_target(host: Host) -> None:
+    host.run_expect([0], "systemctl start fluxmaint-backup@full")
+    listed = json.loads(host.check_output("fluxmaint generations --json"))
+    newest = listed["newest"]
+    stored = {entry["target"]: entry for entry in listed["generations"] if entry["id"] == newest}
+    assert set(stored) == {"offsite", "local"}
+    assert {entry["state"] for entry in stored.values()} == {"committed"}
+    assert {entry["kind"] for entry in stored.values()} == {"full"}
+    # The token of .env, database headers and code must not be found in what is stored.
+    place = f"{TARGET}/fluxhero/{host.check_output('hostname')}/generations/{newest}"
+    assert host.file(f"{place}/COMMIT").exists
+    for secret in ("lab-token-of-no-value", "SQLite format 3", "uvicorn"):
+        assert host.run(f"grep --recursive --quiet --fixed-strings '{secret}' {place}").rc == 1
+    assert "fluxhero" in host.check_output(f"stat --format=%U {SERVICE}/data/trades.db")
+    status = host.check_output("fluxmaint status")
+    assert newest in status
+
+
+def test_service_files_keep_their_owner(host: Host) -> None:
+    host.run_expect([0], "systemctl start fluxmaint-backup@daily")
+    assert host.check_output(f"find {SERVICE}/data ! -user fluxhero") == ""
+    assert host.check_output("ls -A /var/lib/fluxmaint/staging") == ""
+
+
+def test_run_waits_for_another_one_to_end(host: Host) -> None:
+    unit = "fluxmaint-backup@daily.service"
+    host.run_expect([0], "systemd-run --unit=hold-lock flock /run/fluxmaint/backup.lock sleep 60")
+    try:
+        deadline = time.monotonic() + 20
+        while host.run("flock --nonblock /run/fluxmaint/backup.lock true").rc == 0:
+            assert time.monotonic() < deadline
+        host.run_expect([0], f"systemctl start --no-block {unit}")
+        while properties(host, unit, "SubState")["SubState"] != "auto-restart":
+            assert time.monotonic() < deadline, properties(host, unit, "SubState", "ExecMainStatus")
+            time.sleep(0.2)
+        assert properties(host, unit, "ExecMainStatus")["ExecMainStatus"] == "4"
+    finally:
+        host.run(f"systemctl stop {unit} hold-lock; systemctl reset-failed {unit}")
+
+
+def test_one_recipient_is_refused(host: Host) -> None:
+    one = "age1" + "q" * 58
+    code, said = converge(host, backup_recipients=[one, one])
+    assert code != 0
+    assert "backup_recipients needs at least two different public age keys" in said
+
+
+def test_target_without_access_is_refused(host: Host) -> None:
+    code, said = converge(host, backup_credentials={})
+    assert code != 0
+    assert "backup_credentials has no entry for offsite" in said
+
+
+def test_d06_unmounted_target_is_refused_and_not_created(host: Host) -> None:
+    target = {"name": "remote", "type": "path", "path": "/mnt/fluxhero-remote", "require_mount": True}
+    code, said = converge(host, backup_targets=[target])
+    assert code != 0
+    assert "needs a file system mounted on /mnt/fluxhero-remote, and there is none" in said
+    assert not host.file("/mnt/fluxhero-remote").exists
+
+
+def test_time_that_systemd_cannot_read_never_lands(host: Host) -> None:
+    path = "/etc/systemd/system/fluxmaint-backup@daily.timer"
+    before = host.file(path).content_string
+    code, said = converge(host, backup_daily_calendar="every night")
+    assert code != 0
+    assert "Failed to parse calendar specification" in said
+    assert host.file(path).content_string == before
+
+
+def test_credentials_are_not_shown(host: Host) -> None:
+    secret = "not-to-be-shown-4711"
+    access = {"access_key": "someone", "secret_key": secret}
+    code, said = converge(host, "--check", "--diff", "-vvv", backup_credentials={"offsite": access})
+    assert code == 0
+    assert secret not in said

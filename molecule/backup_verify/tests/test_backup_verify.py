@@ -1,0 +1,42 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A proof on another machine, and its refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from testinfra.host import Host
+
+from tests.support.plays import play, words
+
+OTHER = {"staging": "bookworm", "bookworm": "staging"}
+
+
+def test_generation_of_the_other_host_is_proven(host: Host) -> None:
+    other = OTHER[host.check_output("hostname")]
+    listed = json.loads(host.check_output(f"fluxmaint generations --host {other} --target offsite --json"))
+    proven = {entry["id"]: entry["proven_by"] for entry in listed["generations"]}
+    assert host.check_output("hostname") in proven[listed["newest"]]
+
+
+def test_nothing_decrypted_and_no_key_is_left(host: Host) -> None:
+    assert host.check_output("find /var/lib/fluxmaint -name '*.sqlite' -o -name '*.db' -o -name '.env'") == ""
+    assert host.check_output("find /run/fluxmaint -name '*.key'") == ""
+
+
+def test_foreign_signature_is_refused(host: Host, tmp_path: Path) -> None:
+    name = host.check_output("hostname")
+    key, signers = tmp_path / "key", tmp_path / "allowed_signers"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    signers.write_text(f"fluxhero@{OTHER[name]} {key.with_suffix('.pub').read_text()}")
+    played = play(
+        "molecule/backup_verify/converge.yml",
+        *("--limit", name),
+        backup_verify_allowed_signers_file=str(signers),
+    )
+    assert played.returncode != 0
+    assert "MANIFEST.json" in words(played)
