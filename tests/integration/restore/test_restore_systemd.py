@@ -32,14 +32,15 @@ def container() -> Iterator[str]:
     name = f"fluxhero-lab-restore-{secrets.token_hex(4)}"
     unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     groups = ["--cgroupns=private"] if unified else ["--cgroupns=host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
-    started = docker(
+    command = [
         *("run", "--detach", "--tty", "--name", name, "--label", "org.fluxhero.maintenance.lab=1"),
         *("--env", "container=docker", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", *groups),
         *("--network", "none", "--tmpfs", "/run", "--tmpfs", "/run/lock"),
         *("--volume", f"{CHECKOUT}:/checkout:ro", IMAGE, "/sbin/init"),
-    )
-    assert started.returncode == 0, started.stderr
+    ]
     try:
+        started = docker(*command)
+        assert started.returncode == 0, started.stderr
         deadline = time.monotonic() + 60
         while docker("exec", name, "systemctl", "is-system-running").stdout.strip() not in ("running", "degraded"):
             assert time.monotonic() < deadline, docker("logs", name).stdout[-2000:]
