@@ -168,7 +168,7 @@ from ansible_collections.fluxhero.maintenance.plugins.module_utils.core.errors i
 from ansible_collections.fluxhero.maintenance.plugins.module_utils.sqlite import fingerprint, integrity
 
 
-def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def work(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     path = Path(params["path"])
     report = integrity.check(
         path, params["level"], timeout_s=params["timeout_s"], busy_timeout_s=params["busy_timeout_s"]
