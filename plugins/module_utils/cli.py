@@ -15,14 +15,13 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .backup import catalog, generation, proof, restore_plan
+from .backup import generation, overview, proof, restore, restore_plan
 from .core import config as configuration
 from .core.clock import Clock, parse_utc, utc_text
-from .core.errors import EngineError, InputError, IntegrityError
+from .core.errors import EngineError, InputError, IntegrityError, StoreError
 from .core.journal import Journal
 from .core.lease import held_by
 from .core.version import VERSION
@@ -224,78 +223,44 @@ def _preflight(context: Context) -> Answer:
 
 
 def _generations(context: Context) -> Answer:
-    options, config = context.options, context.config
-    targets = [config.require_backup().target(options.target)] if options.target else config.require_backup().targets
-    found = {target.name: _target_state(context, config, target) for target in targets}
-    lines = []
-    for name, state in found.items():
-        lines.append(f"{name}: {state['error'] or str(len(state['generations'])) + ' generations'}")
-        lines += [
-            f"  {item['id']}  {item['kind']:5}  {item['state']:9}  {item['bytes']:>12} bytes"
-            f"  {'proven by ' + ', '.join(item['proven_by']) if item['proven_by'] else 'not proven'}"
-            for item in state["generations"]
-        ]
-    failed = any(state["error"] for state in found.values())
-    return Answer({"targets": found}, "\n".join(lines), DEGRADED if failed else 0)
-
-
-def _target_state(context: Context, config: configuration.Config, target: configuration.Target) -> dict[str, Any]:
-    host = getattr(context.options, "host", "") or config.host
-    try:
-        items = catalog.list_generations(open_store(target, context.clock), config.service, host)
-    except EngineError as error:
-        return {"error": str(error), "generations": []}
-    return {"error": "", "generations": [item.as_dict() for item in items]}
+    options = context.options
+    facts = overview.overview(context.config, target=options.target, host=options.host, clock=context.clock)
+    return Answer(facts, overview.table(facts), DEGRADED if facts["problems"] else 0)
 
 
 def _status(context: Context) -> Answer:
     config = context.config
-    now = context.clock.now()
     ends = [entry for entry in Journal(config.journal_file).read("backup") if entry["event"] == "end"]
     last = ends[-1] if ends else None
-    plan = restore_plan.load(config)
-    backup = config.require_backup()
-    data: dict[str, Any] = {
+    restoring = restore.status(config)
+    unfinished = restoring["id"] if restoring and restoring["open"] else None
+    lease = held_by(config.lease_file)
+    try:
+        held = overview.overview(config, verify_proofs=True, clock=context.clock)
+        lines = [overview.table(held)]
+    except StoreError as error:
+        held = {"targets": error.facts.get("targets", {}), "newest": "", "newest_proven": ""}
+        lines = [str(error)]
+    lines.append(f"last backup: {last['time']} {last['result']} {last.get('id', '')}" if last else "last backup: never")
+    if lease:
+        lines.append(f"lease: held by process {lease['pid']} for {lease['purpose']} since {lease['since']}")
+    if unfinished:
+        lines.append(f"restore {unfinished} is unfinished: fluxmaint restore --resume finishes or undoes it")
+    well = last is not None and last["result"] == "ok" and not unfinished
+    well = well and all(state["reachable"] and state["committed"] for state in held["targets"].values())
+    data = {
         "service": config.service,
         "host": config.host,
-        "lease": held_by(config.lease_file),
-        "unfinished_restore": plan.id if plan is not None and plan.open else None,
+        "result": "ok" if well else "degraded",
         "last_backup": last and {"id": last.get("id"), "time": last["time"], "result": last["result"]},
-        "targets": {},
+        "newest": held["newest"],
+        "newest_proven": held["newest_proven"],
+        "targets": held["targets"],
+        "lease": lease,
+        "unfinished_restore": unfinished,
     }
-    lines = [f"{config.service} on {config.host}"]
-    lines.append(f"last backup: {last['time']} {last['result']} {last.get('id', '')}" if last else "last backup: never")
-    lines += [f"lease: {data['lease']['purpose']}, process {data['lease']['pid']}"] if data["lease"] else []
-    lines += ["an unfinished restore: run fluxmaint restore --resume"] if data["unfinished_restore"] else []
-    well = last is not None and last["result"] == "ok" and not data["unfinished_restore"]
-    for target in backup.targets:
-        state = _target_state(context, config, target)
-        committed = [item for item in state["generations"] if item["state"] == catalog.COMMITTED]
-        proven = [item for item in committed if item["proven_by"]]
-        data["targets"][target.name] = {
-            "error": state["error"],
-            "committed": len(committed),
-            "newest": _brief(committed, now),
-            "newest_proven": _brief(proven, now),
-        }
-        told = f"{len(committed)} generations, newest {_told(committed, now)}, proven {_told(proven, now)}"
-        lines.append(f"target {target.name}: {state['error'] or told}")
-        well = well and bool(committed)
-    data["result"] = "ok" if well else "degraded"
-    return Answer(data, "\n".join(lines), 0 if well else DEGRADED)
-
-
-def _brief(generations: list[dict[str, Any]], now: datetime) -> dict[str, Any] | None:
-    if not generations:
-        return None
-    newest = generations[0]
-    age_s = round((now - parse_utc(newest["started_at"])).total_seconds())
-    return {"id": newest["id"], "kind": newest["kind"], "age_s": age_s}
-
-
-def _told(generations: list[dict[str, Any]], now: datetime) -> str:
-    brief = _brief(generations, now)
-    return "never" if brief is None else f"{brief['id']} ({brief['age_s'] / 3600:.1f} h old)"
+    heading = f"{config.service} on {config.host}: {data['result']}"
+    return Answer(data, "\n".join([heading, *lines]), 0 if well else DEGRADED)
 
 
 def _parser() -> argparse.ArgumentParser:

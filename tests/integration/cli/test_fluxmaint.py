@@ -98,7 +98,7 @@ def test_config_check_of_a_candidate_looks_at_the_whole(fluxmaint: Fluxmaint, tm
 def test_status_before_the_first_backup_is_not_a_success(fluxmaint: Fluxmaint) -> None:
     status = fluxmaint.json("status", exits=3)
     assert status["last_backup"] is None
-    assert status["targets"]["local"]["newest"] is None
+    assert status["targets"]["local"]["newest"] == ""
     assert "never" in fluxmaint.run("status", exits=3)
 
 
@@ -109,16 +109,32 @@ def test_a_backup_is_listed_proven_and_shown_by_status(fluxmaint: Fluxmaint) -> 
     proof = fluxmaint.json("prove", "--target", "local", "--identity", identity)
     assert proof["generation"] == made["id"]
     assert proof["result"] == "proven"
-    listed = fluxmaint.json("generations")["targets"]["local"]["generations"]
+    listed = fluxmaint.json("generations")["generations"]
     assert [(item["id"], item["state"], item["proven_by"]) for item in listed] == [
         (made["id"], "committed", ["production"])
     ]
     status = fluxmaint.json("status")
     assert status["result"] == "ok"
     assert status["last_backup"]["id"] == made["id"]
-    assert status["targets"]["local"]["newest_proven"]["id"] == made["id"]
+    assert status["newest_proven"] == made["id"]
     assert made["id"] in fluxmaint.run("status")
     assert made["id"] in fluxmaint.run("generations")
+
+
+def test_status_does_not_call_a_generation_proven_by_a_proof_that_nobody_signed(fluxmaint: Fluxmaint) -> None:
+    made = fluxmaint.json("backup")
+    forged = fluxmaint.world.store / "fluxhero/production/proofs" / made["id"] / "20261123T020000Z-staging.json"
+    forged.parent.mkdir(parents=True)
+    forged.write_text(json.dumps({"result": "proven"}))
+    assert fluxmaint.json("status")["newest_proven"] == ""
+
+
+def test_status_with_no_target_in_reach_says_so(fluxmaint: Fluxmaint) -> None:
+    fluxmaint.json("backup")
+    (fluxmaint.world.store / ".fluxmaint-target").unlink()
+    status = fluxmaint.json("status", exits=3)
+    assert status["targets"]["local"]["reachable"] is False
+    assert status["last_backup"]["result"] == "ok"
 
 
 def test_a_target_that_is_away_makes_backup_and_status_degraded(fluxmaint: Fluxmaint) -> None:
