@@ -535,7 +535,7 @@ class _Executor:
             raise IntegrityError(
                 f"is not what the manifest describes: {'; '.join(wrong)}", subject=item.place, mistakes=wrong
             )
-        invariants = [name for name, _, _ in facts.invariants]
+        invariants = [name for name, _sql, _expect in facts.invariants]
         return {"rows": rows, "schema_equal": True, "content_equal": equal, "invariants": invariants}
 
     def _latch(self) -> None:

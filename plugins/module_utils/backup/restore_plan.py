@@ -379,7 +379,7 @@ def _env(data: bytes) -> dict[str, str]:
     for line in data.decode("utf-8", "replace").splitlines():
         text = line.strip()
         if text and not text.startswith("#") and "=" in text:
-            key, _, value = text.partition("=")
+            key, _equals, value = text.partition("=")
             values[key.removeprefix("export ").strip()] = value
     return values
 

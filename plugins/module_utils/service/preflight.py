@@ -159,7 +159,7 @@ def _database(database: Database, findings: Findings) -> dict[str, Any]:
     path = database.path
     facts: dict[str, Any] = {"path": str(path)}
     try:
-        real, _ = connect.require_database(path)
+        real, _header = connect.require_database(path)
         facts["bytes"] = real.stat().st_size
         with connect.reading(path, busy_timeout_s=1.0) as connection:
             facts["journal_mode"] = str(connection.execute("PRAGMA journal_mode").fetchone()[0])
@@ -282,7 +282,7 @@ def _listens_everywhere(url: str) -> bool:
             continue
         for line in lines:
             columns = line.split()
-            address, _, number = columns[1].partition(":")
+            address, _colon, number = columns[1].partition(":")
             if columns[3] == _LISTEN and int(number, 16) == port and address in _ANY_ADDRESS:
                 return True
     return False

@@ -72,7 +72,7 @@ def header_values(headers: Mapping[str, str]) -> dict[str, str]:
     for name, written in headers.items():
         value = written
         if written.startswith("env-file:"):
-            path, _, key = written[len("env-file:") :].rpartition(":")
+            path, _colon, key = written[len("env-file:") :].rpartition(":")
             secret = _env_value(Path(path), key)
             value = f"Bearer {secret}" if name.lower() == "authorization" else secret
         if "\r" in value or "\n" in value:
@@ -271,7 +271,7 @@ class _WebSocket:
         status = int(words[1])
         if status != expected:
             return status, f"answered {status}, not {expected}"
-        fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
+        fields = {name.strip().lower(): value.strip() for name, _colon, value in (line.partition(":") for line in rest)}
         wanted = base64.b64encode(hashlib.sha1(key + _WEBSOCKET_GUID, usedforsecurity=False).digest()).decode()
         if fields.get("sec-websocket-accept") != wanted:
             raise ProtocolError("Sec-WebSocket-Accept does not fit the key")
@@ -331,7 +331,7 @@ class _WebSocket:
             if len(self._buffer) > _HEAD_LIMIT_BYTES:
                 raise ProtocolError("the head of the answer does not end")
             self._receive_some()
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        head, _end, self._buffer = self._buffer.partition(b"\r\n\r\n")
         return head.decode("latin-1")
 
     def _read(self, length: int) -> bytes:
