@@ -183,7 +183,7 @@ def _restore(context: Context) -> Answer:
         result = resumed
     else:
         result = _new_restore(context, config)
-    known = ("generation_id", "result", "digests_equal", "restore_point", "halted", "files", "config_diff", "left_out")
+    known = ("result", "generation_id", "digests_equal", "restore_point", "resume_trading", "config_diff", "left_out")
     lines = [f"{key}: {result[key]}" for key in known if result.get(key) not in (None, "", [])]
     lines += [f"  {phase['name']}: {phase['seconds']:.1f} s" for phase in result.get("phases", [])]
     return Answer(result, "\n".join(lines))
@@ -199,10 +199,12 @@ def _new_restore(context: Context, config: configuration.Config) -> dict[str, An
         generation=chosen,
         before=before,
         target=options.target,
+        host=options.host,
         include=options.include.split(","),
         databases=options.databases.split(",") if options.databases else (),
         config_consent=options.config_consent,
         halt_trading=not options.no_halt,
+        start_units=not options.no_start,
     )
     job = restore_job.Job(request, options.identity)
     if options.dry_run:
@@ -333,6 +335,7 @@ def _parser() -> argparse.ArgumentParser:
         "--generation", default="latest", metavar="ID", help="an id, latest, or before:2026-11-23T02:00:00Z"
     )
     restoring.add_argument("--target", default="", metavar="NAME", help="default: the first one configured")
+    restoring.add_argument("--host", default="", help="a generation of another host than this one")
     restoring.add_argument("--identity", type=Path, metavar="FILE", help="age identity to decrypt with")
     restoring.add_argument(
         "--include", default="databases", metavar="PARTS", help=f"some of {','.join(restore_plan.INCLUDE)}"
@@ -340,6 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     restoring.add_argument("--databases", default="", metavar="NAMES", help="only these databases")
     restoring.add_argument("--config-consent", action="store_true", help="replace configuration that differs")
     restoring.add_argument("--no-halt", action="store_true", help="let trading start with the units")
+    restoring.add_argument("--no-start", action="store_true", help="leave the units stopped")
     restoring.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
     restoring.add_argument("--resume", action="store_true", help="finish or undo a restore that was interrupted")
     restoring.add_argument("--plan", type=Path, metavar="FILE", help=argparse.SUPPRESS)
