@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -41,12 +42,11 @@ def test_timer_waits_for_its_time_and_catches_up(host: Host, kind: str) -> None:
     assert shown["Unit"] == f"fluxmaint-backup@{kind}.service"
 
 
-def test_d10_daily_and_full_never_share_a_day_or_a_local_time(host: Host) -> None:
+def test_d10_daily_and_full_never_share_a_day(host: Host) -> None:
     days: dict[str, set[str]] = {}
     for kind, calendar in TIMERS.items():
         listed = host.check_output(f"systemd-analyze calendar --iterations=14 '{calendar}'")
-        times = [line.split("UTC):")[-1].split() for line in listed.splitlines() if "Next elapse:" in line or "#" in line]
-        days[kind] = {" ".join(words_) for words_ in times}
+        days[kind] = set(re.findall(r"(\d{4}-\d\d-\d\d) 02:00:00 UTC", listed))
         assert len(days[kind]) == 14
     assert not days["daily"] & days["full"]
 
@@ -158,8 +158,7 @@ def test_time_that_systemd_cannot_read_never_lands(host: Host) -> None:
 
 
 def test_credentials_are_not_shown(host: Host) -> None:
-    secret = "not-to-be-shown-4711"
-    access = {"access_key": "someone", "secret_key": secret}
+    access = {"access_key": "someone", "secret_key": "not-to-be-shown-4711"}
     code, said = converge(host, "--check", "--diff", "-vvv", backup_credentials={"offsite": access})
     assert code == 0
-    assert secret not in said
+    assert access["secret_key"] not in said
