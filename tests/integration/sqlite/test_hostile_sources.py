@@ -99,7 +99,7 @@ def test_d09_the_snapshot_is_private_whatever_the_umask(tmp_path: Path) -> None:
 
 def test_d29_an_empty_file_is_not_a_database(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
-    assert "empty" in str(_refused(tmp_path, tmp_path / "empty.db", InputError))
+    assert "is an empty file" in str(_refused(tmp_path, tmp_path / "empty.db", InputError))
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\x00", b"\x00" * 8192])
