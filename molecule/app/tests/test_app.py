@@ -52,7 +52,7 @@ def test_units_run_enabled_as_the_services_user(host: Host) -> None:
 
 
 def test_services_user_can_write_its_data_and_nothing_else(host: Host) -> None:
-    found = host.run_expect([0], f"runuser -u fluxhero -- find {ROOT} -writable -not -type l").stdout.split()
+    found = host.check_output(f"cd / && runuser -u fluxhero -- find {ROOT} -writable -not -type l").split()
     allowed = (f"{ROOT}/data", f"{ROOT}/logs")
     assert [path for path in found if not path.startswith(allowed)] == []
     assert f"{ROOT}/data/trades.db" in found
