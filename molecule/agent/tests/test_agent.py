@@ -62,3 +62,10 @@ def test_wrong_configuration_never_lands(host: Host) -> None:
     assert played.returncode != 0
     assert "databases[0].path must be an absolute path" in words(played)
     assert host.file(CONFIG).content_string == before
+
+
+def test_an_interrupted_restore_is_finished_at_boot(host: Host) -> None:
+    unit = host.service("fluxmaint-restore-resume.service")
+    assert unit.is_valid
+    assert unit.is_enabled
+    assert "no restore is unfinished" in host.check_output("fluxmaint restore --resume")
