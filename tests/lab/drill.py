@@ -122,7 +122,7 @@ def wait_for(what: str, condition: Callable[[], bool], timeout_s: float) -> None
 def newest_backup(host: str) -> str:
     """The id of the generation that the last backup on a host made."""
     entries = json.loads(on_host(host, "fluxmaint", "journal", "--operation", "backup", "--limit", "1", "--json"))
-    end = entries['entries'][-1]
+    end = entries["entries"][-1]
     if end.get("event") != "end" or end.get("result") != "ok":
         raise DrillError(f"the backup on {host} ended as {end.get('result')}: {json.dumps(end)[:500]}")
     return str(end["id"])
@@ -151,12 +151,19 @@ async def first_price(port: int) -> str:
         return str(await asyncio.wait_for(stream.recv(), timeout=10))
 
 
+def tables_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rows and content digest of each table of the one database that a manifest describes."""
+    [database] = manifest["databases"]
+    tables: dict[str, dict[str, Any]] = database["tables"]
+    return tables
+
+
 def compare_digests(host: str, manifest: dict[str, Any], phase: Phase, report: Report) -> None:
     """Compute each table's content digest on the new host and compare it with the signed manifest's.
 
     The heartbeat goes on while trading is halted, so of it the numbers up to the snapshot's last are counted.
     """
-    expected = manifest["databases"]["trades"]["content_digests"]
+    expected = tables_of(manifest)
     found = json.loads(on_host(host, "fluxmaint", "integrity", DATABASE, "--digests", "--json"))["content_digests"]
     for table, digest in expected.items():
         if table == "heartbeat":
@@ -212,7 +219,7 @@ def drill(report: Report, sabotage: str) -> None:
     with report.phase("Check from outside", recovery=True) as phase:
         check_from_outside("standby", report)
         compare_digests("standby", manifest, phase, report)
-        restored = manifest["databases"]["trades"]["content_digests"]
+        restored = tables_of(manifest)
         report.restored = Sample(manifest["started_at"], restored["heartbeat"]["rows"], restored["trades"]["rows"])
     with report.phase("Resume trading", recovery=True):
         at_rest = sample("standby")
@@ -253,7 +260,9 @@ def prove(phase: Phase, report: Report, identity: Path) -> None:
 
 def status_of(host: str) -> dict[str, Any]:
     """What the backend of a host says of itself."""
-    with tunnel(host, BACKEND_PORT) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status") as answer:
+    with tunnel(host, BACKEND_PORT) as port, urllib.request.urlopen(
+        f"http://127.0.0.1:{port}/api/status", timeout=10
+    ) as answer:
         status: dict[str, Any] = json.loads(answer.read())
     return status
 

@@ -49,7 +49,8 @@ def tunnel(host: str, port: int) -> Iterator[int]:
             time.sleep(0.05)
         yield local
     finally:
-        process.terminate()
+        # Not SIGTERM: ssh only looks at its flag when a connection stirs, and may sleep on for ever.
+        process.kill()
         process.wait()
 
 
