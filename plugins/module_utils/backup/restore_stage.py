@@ -159,7 +159,7 @@ def accounts(users: Iterable[str], groups: Iterable[str]) -> tuple[dict[str, int
             f"this host does not have {', '.join(missing)}, to whom files of the generation belong",
             subject=missing[0],
             untouched="the service",
-            remedy="apply the role service first: it makes the accounts",
+            remedy="apply the role app first: it makes the accounts",
         )
     return user_ids, group_ids
 
