@@ -88,7 +88,7 @@ def test_refusals_touch_nothing(host: Host, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.key"
     subprocess.run(["age-keygen", "-o", str(foreign)], check=True, capture_output=True)
     for variables, reason in (
-        ({"restore_identity_file": str(foreign)}, "none of the generation's recipients"),
+        ({"restore_identity_file": str(foreign)}, "db-trades.sqlite.zst.age: cannot be decrypted with the identity"),
         ({"restore_identity_file": "/nonexistent"}, "(/nonexistent) is no file on the controller"),
         ({"restore_signer": "fluxhero@elsewhere"}, "MANIFEST.json"),
         ({"restore_generation": "20200101T000000Z-000000"}, "20200101T000000Z-000000"),
