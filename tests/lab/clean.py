@@ -25,7 +25,7 @@ OBJECTS = {
     "volumes": (("docker", "volume", "ls", "--quiet"), HOSTS, ("docker", "volume", "rm", "--force")),
     "images": (("docker", "image", "ls", "--all", "--quiet"), IMAGES, ("docker", "image", "rm", "--force")),
 }
-CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".ansible")
+CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".ansible", ".benchmarks")
 
 
 def main() -> int:
@@ -40,8 +40,8 @@ def main() -> int:
                 failed |= output_of([*removal, *found], timeout_s=300) is None
     else:
         say("no container engine answers: no containers to remove")
-    for name in (".lab", *CACHES):
-        folder = names.ROOT / name
+    sample = names.ROOT / "tests" / "sample_service"
+    for folder in [names.LAB, *(parent / name for parent in (names.ROOT, sample) for name in CACHES)]:
         if folder.is_dir() and not folder.is_symlink():
             say(f"removing {folder}")
             shutil.rmtree(folder)

@@ -143,7 +143,7 @@ def deploy_with(settings: dict[str, object]) -> str:
     return played.stdout
 
 
-def test_front_end_on_an_old_node_is_refused_with_the_way_out(host: Host) -> None:
+def test_d77_front_end_on_an_old_node_is_refused_with_the_way_out(host: Host) -> None:
     before, started = current(host), status(host)["started_at"]
     played = play("too_old")
     assert played.returncode != 0

@@ -29,7 +29,7 @@ def stray_database(host: Host) -> Iterator[str]:
     host.run_expect([0], f"rm {path}")
 
 
-def test_front_end_switched_on_names_the_old_node_and_the_switch(host: Host) -> None:
+def test_d77_front_end_switched_on_names_the_old_node_and_the_switch(host: Host) -> None:
     if host.system_info.codename != "bookworm":
         code, said = preflight(host)
         assert code == 0, said

@@ -23,7 +23,7 @@ def down(server: ObjectStore, prefix: str) -> dict[str, Any]:
     return {**server.target(prefix), "endpoint": "http://127.0.0.1:9"}
 
 
-def test_one_target_down_is_degraded_and_caught_up(world: World, tmp_path: Path, object_store: ObjectStore) -> None:
+def test_d13_one_target_down_is_degraded_and_caught_up(world: World, tmp_path: Path, object_store: ObjectStore) -> None:
     first = world.create(targets=[down(object_store, "late"), world.target()])
     assert first["result"] == "degraded"
     assert first["targets"] == {"offsite": "failed", "local": "stored"}

@@ -24,7 +24,7 @@ def good_report() -> Report:
     )
 
 
-def test_a_drill_that_went_well_passes_with_its_numbers() -> None:
+def test_d74_a_drill_that_went_well_passes_with_its_numbers() -> None:
     report = good_report()
     evidence = report.evidence()
     assert evidence["result"] == "passed"

@@ -100,7 +100,7 @@ def raw_server() -> Iterator[Callable[[Talk], str]]:
         (429, b"", {}, "asked too often, the service is up", False),
     ],
 )
-def test_http(
+def test_d28_an_answer_alone_is_not_health(
     pages: tuple[str, type[Pages]], status: int, body: bytes, expected: dict[str, Any], reason: str, down: bool
 ) -> None:
     """D28: status 200 alone is not health."""
