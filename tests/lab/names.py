@@ -25,7 +25,6 @@ REQUIREMENTS = ROOT / "requirements" / "dev.txt"
 IMAGE_SOURCES = Path(__file__).resolve().parent / "images"
 
 PREFIX = "fluxhero-lab"
-NETWORK = PREFIX
 LABEL = "org.fluxhero.maintenance.lab"
 
 S3_ENDPOINT = "http://store:8333"

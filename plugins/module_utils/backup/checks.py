@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ from typing import Any
 from ..core.errors import EngineError, InputError, IntegrityError
 from ..sqlite import connect, fingerprint, integrity
 from .manifest import DatabaseRecord, InvariantResult
-
-Question = Callable[[str], Any]
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,6 @@ class Clock:
         time.sleep(seconds)
 
 
-SystemClock = Clock
-
-
 def utc_text(moment: datetime) -> str:
     """ISO 8601 with whole seconds and `Z`; `moment` must be aware of its time zone."""
     if moment.tzinfo is None:
