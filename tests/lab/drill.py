@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 INVENTORY = names.ROOT / "inventories" / "lab"
 EVIDENCE = names.LAB / "evidence"
 INSTALLED = names.LAB / "installed"
-# The logs show when each task began, so that a phase's seconds can be traced.
-FROM_ARTIFACT = {"ANSIBLE_COLLECTIONS_PATH": str(INSTALLED), "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks"}
+FROM_ARTIFACT = {
+    "ANSIBLE_COLLECTIONS_PATH": str(INSTALLED),
+    # The logs show when each task began, so that a phase's seconds can be traced.
+    "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
+    "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+}
 VERIFIER_KEY = names.KEYS / "age" / "verifier.key"
 HALT_FILE = "/opt/fluxhero/data/HALT"
 DATABASE = "/opt/fluxhero/data/trades.db"
@@ -105,9 +109,14 @@ def playbook(name: str, phase: Phase, **variables: Any) -> None:
         run([*command, "-e", json.dumps(variables)], log=log, env=FROM_ARTIFACT)
     except SetupError as error:
         text = (names.LOGS / f"{log}.log").read_text(encoding="utf-8", errors="replace")
-        reasons = re.findall(r'^\s*"?msg"?: "?(.+?)"?,?$|"msg": "(.+?)"[,}]', text, re.MULTILINE)
-        reason = next((first or second for first, second in reversed(reasons)), str(error))
-        raise DrillError(f"the playbook {name} failed: {reason}; see {phase.log}") from None
+        raise DrillError(f"the playbook {name} failed: {reason_in(text) or error}; see {phase.log}") from None
+
+
+def reason_in(log: str) -> str:
+    """What the last failing task of a playbook's log said, with a command's own words."""
+    _, _, failure = log.rpartition("fatal: ")
+    said = {key: json.loads(text) for key, text in re.findall(r'^\s*"(msg|stderr)": (".*?"),?$', failure, re.MULTILINE)}
+    return " ".join(filter(None, (said.get("msg"), said.get("stderr"))))
 
 
 def wait_for(what: str, condition: Callable[[], bool], timeout_s: float) -> None:
@@ -256,6 +265,10 @@ def prove(phase: Phase, report: Report, identity: Path) -> None:
         before = sample("production").trades
         wait_for("production trades on", lambda: sample("production").trades > before, 10)
         raise DrillError(f"{error}. Production was not touched, it is trading on") from None
+    status = json.loads(on_host("production", "fluxmaint", "status", "--json"))
+    if status["newest_proven"] != report.generation_id:
+        raise DrillError(f"production does not find a signed proof of {report.generation_id} in the store: {status}")
+    report.proof = {"generation": status["newest_proven"], "signature_verified_by": "production"}
 
 
 def status_of(host: str) -> dict[str, Any]:
@@ -278,7 +291,10 @@ def recover(phase: Phase, report: Report) -> None:
         disaster_recovery_identity_file=str(names.KEYS / "age" / "operator.key"),
         disaster_recovery_report_file=str(result),
     )
-    phase.parts = json.loads(result.read_text(encoding="utf-8"))["phases"]
+    recovery = json.loads(result.read_text(encoding="utf-8"))
+    phase.parts = recovery["phases"]
+    if recovery["content_digests_equal"] is not True:
+        raise DrillError(f"before the start, the content was not compared with the manifest's: {recovery}")
 
 
 def write_evidence(report: Report) -> Path:
@@ -300,8 +316,8 @@ def main() -> int:
     report = Report(scenario="server_failure", started_at=now())
     try:
         drill(report, sabotage)
-    except (DrillError, SetupError, OSError, subprocess.SubprocessError) as error:
-        report.failure = str(error)
+    except Exception as error:  # noqa: BLE001 - whatever ended it, the evidence says so
+        report.failure = str(error) if isinstance(error, (DrillError, SetupError)) else f"{type(error).__name__}: {error}"
     path = write_evidence(report)
     say(f"\n{report.table()}\nevidence             {path.relative_to(names.ROOT)}")
     return 0 if report.result == "passed" else 1
