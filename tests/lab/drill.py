@@ -317,7 +317,8 @@ def main() -> int:
     try:
         drill(report, sabotage)
     except Exception as error:  # noqa: BLE001 - whatever ended it, the evidence says so
-        report.failure = str(error) if isinstance(error, (DrillError, SetupError)) else f"{type(error).__name__}: {error}"
+        kind = "" if isinstance(error, (DrillError, SetupError)) else f"{type(error).__name__}: "
+        report.failure = f"{kind}{error}"
     path = write_evidence(report)
     say(f"\n{report.table()}\nevidence             {path.relative_to(names.ROOT)}")
     return 0 if report.result == "passed" else 1

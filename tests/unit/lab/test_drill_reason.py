@@ -13,11 +13,11 @@ fatal: [two]: FAILED! => {
     "changed": true,
     "msg": "non-zero return code",
     "rc": 126,
-    "stderr": "env: \\u2018node\\u2019: Permission denied",
+    "stderr": "env: \\u00fcnode: Permission denied",
     "stdout": ""
 }
 """
-    assert reason_in(log) == "non-zero return code env: ‘node’: Permission denied"
+    assert reason_in(log) == "non-zero return code env: ünode: Permission denied"
 
 
 def test_quotes_inside_a_message_are_kept() -> None:
