@@ -65,13 +65,16 @@ class World:
         (directory / ".fluxmaint-target").touch()
         return {"name": name, "type": "path", "path": str(directory), **more}
 
-    def create(self, kind: str = "daily", *, accept_drift: bool = False, **changes: Any) -> dict[str, Any]:
+    def create(
+        self, kind: str = "daily", *, accept_drift: bool = False, clock: Any = None, **changes: Any
+    ) -> dict[str, Any]:
         """Take a generation for real."""
         from fluxmaint.backup import generation
         from fluxmaint.core.journal import Journal
 
         config = self.config(**changes)
-        return generation.create(config, kind, journal=Journal(config.journal_file), accept_drift=accept_drift)
+        journal = Journal(config.journal_file, clock)
+        return generation.create(config, kind, clock=clock, journal=journal, accept_drift=accept_drift)
 
     def open(self, target: str = "local") -> Any:
         """The store of a target of the configuration written last."""
