@@ -24,7 +24,7 @@ def test_generation_of_the_other_host_is_proven(host: Host) -> None:
 
 
 def test_nothing_decrypted_and_no_key_is_left(host: Host) -> None:
-    assert host.check_output("find /var/lib/fluxmaint -name '*.sqlite' -o -name '*.db' -o -name '.env'") == ""
+    assert host.check_output("find /var/lib/fluxmaint/proofs -mindepth 1 ! -name prove.lock") == ""
     assert host.check_output("find /run/fluxmaint -name '*.key'") == ""
 
 
@@ -40,3 +40,20 @@ def test_foreign_signature_is_refused(host: Host, tmp_path: Path) -> None:
     )
     assert played.returncode != 0
     assert "MANIFEST.json" in words(played)
+
+
+def test_d22_the_proof_was_made_here_and_says_of_whom(host: Host) -> None:
+    name = host.check_output("hostname")
+    entries = json.loads(host.check_output("fluxmaint journal --operation prove --json"))["entries"]
+    ended = [entry for entry in entries if entry["event"] == "end" and entry["result"] == "ok"]
+    assert ended[-1]["verifier"] == name
+    evidence = json.loads(host.check_output("cat $(ls -t /var/lib/fluxmaint/evidence/*.json | head -n 1)"))
+    assert (evidence["verifier"], evidence["host"]) == (name, OTHER[name])
+
+
+def test_d23_proving_touches_neither_configuration_nor_service(host: Host) -> None:
+    look = "sha256sum /opt/fluxhero/.env; systemctl show --property MainPID,NRestarts fluxhero-backend"
+    before = host.check_output(look)
+    played = play("molecule/backup_verify/converge.yml", "--limit", host.check_output("hostname"))
+    assert played.returncode == 0, words(played)
+    assert host.check_output(look) == before
