@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .core.errors import EngineError
+from .core.errors import as_engine_error
 
 Work = Callable[[dict[str, Any], bool], dict[str, Any]]
 
@@ -31,7 +31,8 @@ def run_module(argument_spec: dict[str, Any], work: Work, **options: Any) -> Non
     module = AnsibleModule(argument_spec=argument_spec, **{"supports_check_mode": True, **options})
     try:
         result = work(module.params, module.check_mode)
-    except EngineError as error:
+    except Exception as caught:  # noqa: BLE001 - whatever it is, the task fails with one sentence
+        error = as_engine_error(caught)
         described = error.as_dict()
         described.pop("message")
         module.fail_json(msg=str(error), **described)

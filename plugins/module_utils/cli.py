@@ -10,10 +10,13 @@ text for a terminal, and an exit code.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from typing import Any
 from .backup import generation, overview, proof, restore, restore_plan
 from .core import config as configuration
 from .core.clock import Clock, parse_utc, utc_text
-from .core.errors import EngineError, InputError, IntegrityError, StoreError
+from .core.errors import InputError, IntegrityError, StoreError, as_engine_error
 from .core.journal import Journal
 from .core.lease import held_by
 from .core.version import VERSION
@@ -39,6 +42,7 @@ exit codes:
   5  data is damaged, or a proof failed
   6  a backup target cannot be reached
   7  a deadline passed
+  128 + N  ended by signal N
 """
 DEGRADED = 3
 
@@ -362,12 +366,63 @@ def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> 
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     command: Command = options.command
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be valid text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        answer = command(Context(options, options.config, clock or Clock()))
-    except EngineError as error:
-        if options.json:
-            sys.stdout.write(json.dumps(error.as_dict(), indent=2) + "\n")
-        sys.stderr.write(f"fluxmaint: {error}\n")
-        return error.exit_code
+        with _stoppable() as stops:
+            try:
+                answer = command(Context(options, options.config, clock or Clock()))
+            except Exception as caught:
+                if not stops:
+                    raise
+                # SQLite swallows what is raised while it runs a statement, and only says that it was interrupted.
+                raise stops[0] from caught
+    except Exception as caught:  # noqa: BLE001 - whatever it is, people and programs get one sentence
+        error = as_engine_error(caught)
+        return _failed(options.json, str(error), error.as_dict(), error.exit_code)
+    except Stopped as stop:
+        because = f": {stop.__cause__}" if isinstance(stop.__cause__, restore.RestoreFailed) else ""
+        facts = {"error": "Stopped", "message": f"{stop}{because}", "subject": "", "untouched": "", "remedy": ""}
+        return _failed(options.json, facts["message"], facts, 128 + stop.number)
     sys.stdout.write((json.dumps(answer.data, indent=2, default=str) if options.json else answer.text) + "\n")
     return answer.exit_code
+
+
+def _failed(as_json: bool, text: str, facts: dict[str, Any], exit_code: int) -> int:
+    if as_json:
+        sys.stdout.write(json.dumps(facts, indent=2, default=str) + "\n")
+    sys.stderr.write(f"fluxmaint: {text}\n")
+    return exit_code
+
+
+class Stopped(BaseException):
+    """A signal asks this process to end. Not an `Exception`: nothing but cleaning up is done on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.number = number
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[list[Stopped]]:
+    """Let SIGTERM, SIGINT and SIGHUP end the command as an error does, so that no plain data stays behind.
+
+    Yields what has been raised so far.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    raised: list[Stopped] = []
+
+    def stop(number: int, _frame: object) -> None:
+        raised.append(Stopped(number))
+        raise raised[-1]
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:  # as nohup and a shell's background jobs want it
+            signal.signal(number, stop)
+    try:
+        yield raised
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from ..core.clock import Clock, parse_utc, utc_text
-from ..core.errors import InputError, IntegrityError
+from ..core.errors import InputError, IntegrityError, PreconditionError
 from .crypto import DigestingWriter
 from .manifest import FileEntry
 
@@ -75,15 +75,40 @@ def copy_aside(path: Path, copy: Path, *, growing: bool = False, clock: Clock | 
     for attempt in range(_TRIES):
         if attempt:
             clock.sleep(_PAUSE_S)
-        with _open_regular(path) as source, open(copy, "wb", opener=_private) as output:
+        with _open_regular(path) as source:
             before = os.fstat(source.fileno())
             # A byte more than there was tells that it grew; reading to the end might never end.
-            digest = _copy(source, output, before.st_size + (0 if growing else 1))
+            digest = _write_copy(path, source, copy, before.st_size + (0 if growing else 1))
             after = os.fstat(source.fileno())
         whole = digest[0] == before.st_size
         if whole and (growing or _same(before, after)):
             return Copied(describe(path, before, sha256=digest[1], size=digest[0]), copy)
     raise UnsettledError(f"changed during each of {_TRIES} readings", subject=str(path))
+
+
+def _write_copy(path: Path, source: IO[bytes], copy: Path, limit: int) -> tuple[int, str]:
+    """Tell a source that cannot be read, which an optional file may be, from a copy that cannot be written."""
+    try:
+        with open(copy, "wb", opener=_private) as output:
+            return _copy(_Readable(path, source), output, limit)
+    except OSError as error:
+        raise PreconditionError(
+            f"cannot be copied to {copy}: {error.strerror}", subject=str(path), errno=error.errno
+        ) from None
+
+
+class _Readable:
+    """A file whose reading errors are InputErrors."""
+
+    def __init__(self, path: Path, stream: IO[bytes]) -> None:
+        self._path = path
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", subject=str(self._path)) from None
 
 
 def regular_files(top: Path, *, exclude: Sequence[str] = ()) -> Iterator[tuple[Path, os.stat_result]]:
@@ -208,7 +233,7 @@ def _directories(path: Path, top: Path) -> None:
         raise IntegrityError("would be extracted outside of the directory", subject=str(path))
 
 
-def _copy(source: IO[bytes], output: IO[bytes], limit: int | None) -> tuple[int, str]:
+def _copy(source: IO[bytes] | _Readable, output: IO[bytes], limit: int | None) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
     while limit is None or size < limit:

@@ -98,5 +98,6 @@ def _proofs(store: Store, service: str, host: str) -> Iterator[tuple[str, str, s
     for item in store.list(prefix):
         identity, _separator, name = item.key[len(prefix) :].partition("/")
         stamp, _separator, verifier = name.partition("-")
-        if layout.is_id(identity) and verifier.endswith(".json"):
-            yield identity, utc_text(layout.id_time(f"{stamp}-000000")), verifier[: -len(".json")]
+        written = f"{stamp}-000000"
+        if layout.is_id(identity) and layout.is_id(written) and verifier.endswith(".json"):
+            yield identity, utc_text(layout.id_time(written)), verifier[: -len(".json")]

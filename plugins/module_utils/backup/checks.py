@@ -14,6 +14,8 @@ from ..core.errors import EngineError, InputError, IntegrityError
 from ..sqlite import connect, fingerprint, integrity
 from .manifest import DatabaseRecord, InvariantResult
 
+_QUERY_TIMEOUT_S = 60.0
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -76,14 +78,17 @@ def examine(
     return Findings(report, answers)
 
 
-def newest(path: Path, queries: Mapping[str, str]) -> Any:
-    """The newest business timestamp, or None when there is no such query."""
+def newest(path: Path, queries: Mapping[str, str], *, subject: str, timeout_s: float) -> Any:
+    """The newest business timestamp, or None when there is no such query; errors name `subject`."""
     sql = queries.get("newest")
     if sql is None:
         return None
-    value = fingerprint.query_value(path, sql, immutable=True)
+    try:
+        value = fingerprint.query_value(path, sql, immutable=True, timeout_s=min(timeout_s, _QUERY_TIMEOUT_S))
+    except EngineError as error:
+        raise InputError(f"the query newest cannot be asked: {error.message}", subject=subject) from error
     if value is not None and not isinstance(value, (str, int, float)):
-        raise InputError(f"the query newest gives {type(value).__name__}, not a text or a number")
+        raise InputError(f"the query newest gives {type(value).__name__}, not a text or a number", subject=subject)
     return value
 
 

@@ -15,6 +15,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
+import os
 import platform
 import shutil
 import sqlite3
@@ -304,7 +305,9 @@ class _Run:
         if self.backup.content_digests == "always" or (self.backup.content_digests == "full" and self.kind == "full"):
             digests = fingerprint.content_digests(snapshot_file, immutable=True, timeout_s=self.deadline.left_s)
             tables = {name: Table(rows, digests[name]["sha256"]) for name, rows in found.rows.items()}
-        newest = checks.newest(snapshot_file, database.queries)
+        newest = checks.newest(
+            snapshot_file, database.queries, subject=str(database.path), timeout_s=self.deadline.left_s
+        )
         name = f"db-{database.name}"
         file = staged.objects / f"{name}.sqlite.zst.age"
         self.step("encrypt", part=name)
@@ -396,7 +399,7 @@ class _Run:
         system = self.config.system
         if system is None:
             return
-        release = system.release_link.resolve()
+        release = Path(os.path.realpath(system.release_link))
         packages = self._packages()
         for top in [release, *system.paths, *([packages] if packages else [])]:
             if not top.is_dir():

@@ -16,7 +16,7 @@ SIGNATURE = "MANIFEST.json.sig"
 INSTRUCTIONS = "RESTORE.txt"
 COMMIT = "COMMIT"
 _TIME = "%Y%m%dT%H%M%SZ"
-_ID = re.compile(r"(\d{8}T\d{6}Z)-([0-9a-f]{6})")
+_ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-([0-9a-f]{6})")
 
 
 def new_id(now: datetime) -> str:
@@ -26,15 +26,22 @@ def new_id(now: datetime) -> str:
 
 def is_id(text: str) -> bool:
     """Whether `text` has the form of a generation id."""
-    return _ID.fullmatch(text) is not None
+    try:
+        id_time(text)
+    except InputError:
+        return False
+    return True
 
 
 def id_time(generation: str) -> datetime:
     """When the generation was started. Raises InputError for anything that is not an id."""
     found = _ID.fullmatch(generation)
-    if not found:
-        raise InputError(f"{generation!r} is not a generation id like 20261123T020000Z-7f3a2c", subject=generation)
-    return datetime.strptime(found.group(1), _TIME).replace(tzinfo=timezone.utc)
+    try:
+        return datetime.strptime(found.group(1) if found else "", _TIME).replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise InputError(
+            f"{generation!r} is not a generation id like 20261123T020000Z-7f3a2c", subject=generation
+        ) from None
 
 
 def base(service: str, host: str) -> str:

@@ -200,7 +200,7 @@ class Manifest:
         """
         try:
             document = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise IntegrityError(f"is not JSON: {error}", subject=subject) from None
         found = document.get("format") if isinstance(document, dict) else None
         if found != FORMAT:

@@ -264,7 +264,8 @@ class _Executor:
         self.journal.append("restore", "start", operation_id=self.plan.id, request=self.plan.request.as_dict())
         try:
             self._step("stage", lambda: self._stage(source))
-        except Exception as error:
+        except BaseException as error:
+            # Also on the way out of a stopped process: decrypted data does not wait for a resume that may never come.
             # What was fetched and verified serves the next request when only consent was lacking.
             self._end_untouched(error, keep_stage=isinstance(error, ConsentNeeded))
             raise
@@ -293,7 +294,7 @@ class _Executor:
         self._end_untouched(PreconditionError("the process ended before the service was touched"), keep_stage=False)
         return {"result": "dropped", "changed": False, "id": self.plan.id, "request": self.plan.request.as_dict()}
 
-    def _end_untouched(self, error: Exception, *, keep_stage: bool) -> None:
+    def _end_untouched(self, error: BaseException, *, keep_stage: bool) -> None:
         self.plan.state = DROPPED
         self.plan.failure = _described(error)
         restore_stage.discard(self.config, self.plan, keep_stage=keep_stage)
@@ -725,7 +726,7 @@ def _brief(outcome: dict[str, Any]) -> dict[str, Any]:
     return {"outcome": outcome["result"], **{key: outcome[key] for key in keys if key in outcome}}
 
 
-def _described(error: Exception) -> dict[str, Any]:
+def _described(error: BaseException) -> dict[str, Any]:
     if isinstance(error, EngineError):
         return error.as_dict()
     return {"error": type(error).__name__, "message": f"{type(error).__name__}: {error}", "subject": "", "remedy": ""}

@@ -280,7 +280,17 @@ def plan_file(config: Config) -> Path:
 def load(config: Config) -> Plan | None:
     """The plan of the newest restore, finished or not; None when there has never been one."""
     path = plan_file(config)
-    return Plan.from_dict(read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return Plan.from_dict(read_json(path))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"is not the plan of a restore: {error!r}",
+            subject=str(path),
+            untouched="everything",
+            remedy="look at state_dir/restore-points and the units before you remove it",
+        ) from None
 
 
 def save(config: Config, plan: Plan) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import InputError
 from ..core.fsio import atomic_write, fsync_dir, read_json, write_json
 from . import layout
 from .crypto import Digest
@@ -38,8 +39,15 @@ class Staged:
         self._stored: list[str] = []
         if self.ready:
             state = read_json(self._state_file)
-            self._stored = list(state["stored_on"])
-            self._forms = {sha256: Stored(**form) for sha256, form in state["cache"].items()}
+            try:
+                self._stored = list(state["stored_on"])
+                self._forms = {sha256: Stored(**form) for sha256, form in state["cache"].items()}
+            except (KeyError, TypeError, AttributeError):
+                raise InputError(
+                    "is not the state of a staged generation",
+                    subject=str(self._state_file),
+                    remedy=f"look into {directory}, then remove it",
+                ) from None
 
     @classmethod
     def begin(cls, staging_dir: Path, identity: str) -> Staged:
@@ -127,6 +135,14 @@ def _all(staging_dir: Path) -> list[Staged]:
     return [Staged(path) for path in sorted(staging_dir.iterdir()) if layout.is_id(path.name) and path.is_dir()]
 
 
+def _is_index(entries: Any) -> bool:
+    forms = [entries, *(entries.values() if isinstance(entries, dict) else ())]
+    if not all(isinstance(form, dict) for form in forms):
+        return False
+    found = [form for targets in entries.values() for form in targets.values()]
+    return all(isinstance(form, dict) and set(form) == {"bytes", "sha256"} for form in found)
+
+
 class CacheIndex:
     """Which encrypted form of a cache file each target holds. Lost, it is made again by reading the targets."""
 
@@ -138,7 +154,11 @@ class CacheIndex:
     def load(cls, state_dir: Path) -> CacheIndex:
         """The index of this host."""
         path = state_dir / "cache-index.json"
-        return cls(path, read_json(path) if path.exists() else {})
+        try:
+            entries = read_json(path) if path.exists() else {}
+        except InputError:  # damaged is as good as lost
+            entries = {}
+        return cls(path, entries if _is_index(entries) else {})
 
     def get(self, sha256: str, target: str) -> Stored | None:
         """The form that a target holds, as far as it was noted."""

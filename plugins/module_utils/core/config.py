@@ -10,7 +10,7 @@ once, each with the path of the key.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -22,6 +22,8 @@ DEFAULT_PATH = Path("/etc/fluxmaint/config.json")
 DROP_INS = "config.d"
 FORMAT = 1
 _MISSING = object()
+# Eleven days: more milliseconds than this do not fit into SQLite's 32 bits, more seconds not into every timer.
+_LONGEST_S = 1e6
 # Names become parts of object keys, file names and signer identities.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -222,8 +224,8 @@ class _Section:
     def choice(self, key: str, choices: Sequence[str], default: Any = _MISSING) -> str:
         return str(self._take(key, f"one of {', '.join(choices)}", lambda v: v in choices, default))
 
-    def number(self, key: str, default: Any = _MISSING, *, least: float = 0, most: float = float("inf")) -> float:
-        wanted = f"a number from {least:g}" + (f" to {most:g}" if most != float("inf") else "")
+    def number(self, key: str, default: Any = _MISSING, *, least: float = 0, most: float = _LONGEST_S) -> float:
+        wanted = f"a number from {least:g} to {most:g}"
 
         def fits(value: Any) -> bool:
             return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
@@ -286,6 +288,22 @@ def _all(values: Any, fits: Callable[[Any], bool]) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _unfit_texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Texts that no file name, command or SQL statement can hold, with the paths of their keys."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            where = f"{path}.{key}".lstrip(".")
+            yield from _unfit_texts(key, path)
+            yield from _unfit_texts(inner, where)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _unfit_texts(inner, f"{path}[{index}]")
+    elif isinstance(value, str) and "\0" in value:
+        yield path, "a NUL character"
+    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        yield path, "half of a surrogate pair, which is no character"
 
 
 def _database(section: _Section) -> Database:
@@ -409,7 +427,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
 
     Raises ConfigError with every mistake, each named by the path of its key; `mistakes` in its facts.
     """
-    mistakes: list[str] = []
+    mistakes: list[str] = [f"{where or 'the document'} holds {what}" for where, what in _unfit_texts(obj, "")]
     top = _Section(obj, "", mistakes)
     if top.integer("format") != FORMAT:
         mistakes.append(f"format must be {FORMAT}")

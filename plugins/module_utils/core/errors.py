@@ -98,3 +98,23 @@ class CommandError(EngineError):
 
 class PreconditionError(EngineError):
     """Something that must be in place before the operation is not."""
+
+
+def as_engine_error(error: Exception) -> EngineError:
+    """The engine's error for one that nobody foresaw, so that people and programs get one sentence, not a traceback.
+
+    What the system refuses names the file; anything else names the line of the engine that has a defect.
+    """
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, OSError) and error.strerror:
+        return PreconditionError(error.strerror, subject=str(error.filename or ""), errno=error.errno)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return EngineError(
+        f"unexpected {type(error).__name__}: {error!s:.500}",
+        subject=where,
+        remedy="this is a defect of fluxmaint: please report it with this line",
+    )

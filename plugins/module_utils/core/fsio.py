@@ -100,7 +100,7 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", subject=str(path)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"is not valid JSON: {error}", subject=str(path)) from None
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .clock import Clock, utc_text
-from .errors import EngineError, IntegrityError
+from .errors import EngineError, IntegrityError, PreconditionError
 from .fsio import fsync_dir
 
 GENESIS = "0" * 64
@@ -65,6 +65,15 @@ class Journal:
         if result:
             entry["result"] = result
         entry.update(evidence)
+        try:
+            self._write(entry)
+        except OSError as error:
+            raise PreconditionError(
+                f"the journal cannot be written: {error.strerror}", subject=str(self.path), errno=error.errno
+            ) from None
+        return entry
+
+    def _write(self, entry: dict[str, Any]) -> None:
         created = not self.path.exists()
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         try:
@@ -79,7 +88,6 @@ class Journal:
             os.close(descriptor)
         if created:
             fsync_dir(self.path.parent)
-        return entry
 
     @contextlib.contextmanager
     def operation(self, name: str, **evidence: Any) -> Iterator[Operation]:
@@ -115,7 +123,9 @@ class Journal:
         entries = [
             entry
             for line in self._lines()
-            if (entry := _parse(line)) is not None and (operation is None or entry.get("operation") == operation)
+            if (entry := _parse(line)) is not None
+            and all(isinstance(entry.get(key), str) for key in ("time", "operation", "event"))
+            and operation in (None, entry["operation"])
         ]
         return entries if limit is None else entries[max(len(entries) - limit, 0) :]
 
@@ -147,7 +157,7 @@ class Journal:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
 

@@ -220,8 +220,8 @@ def run_job_file(config: Config, job_file: Path, *, clock: Clock | None = None) 
     answer_file = Path(data["answer_file"])
     try:
         result = execute(config, Job.from_dict(data), clock=clock)
-    except EngineError as error:
-        write_json(answer_file, {"error": error.as_dict()})
+    except Exception as error:
+        write_json(answer_file, {"error": errors.as_engine_error(error).as_dict()})
         raise
     write_json(answer_file, {"result": result})
     return result

@@ -93,6 +93,8 @@ def require_database(path: Path) -> tuple[Path, Header]:
         raise InputError("does not exist; nothing was created", subject=str(path), remedy="check the path") from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", subject=str(path)) from None
+    except RuntimeError:  # what Python before 3.13 makes of ELOOP
+        raise InputError("cannot be read: its symbolic links go round in a loop", subject=str(path)) from None
     if header is None:
         raise InputError("is not a SQLite database", subject=str(path))
     return real, header

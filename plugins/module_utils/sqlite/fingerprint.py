@@ -21,6 +21,7 @@ virtual tables, which hold everything that FTS5, R-Tree and others store. Left o
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ from .connect import Deadline, reading
 _REAL = struct.Struct(">d")
 _MODULUS = 1 << 256
 _BATCH = 500
+_LONGEST_VALUE = 64 << 10  # answers go into manifests and messages
 
 _READ_ONLY_ACTIONS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -224,4 +226,9 @@ def query_value(path: Path, sql: str, parameters: Sequence[Any] = (), **options:
     rows = run_query(path, sql, parameters, **options)
     if len(rows) != 1 or len(rows[0]) != 1:
         raise InputError(f"the query {sql!r} does not give exactly one value", subject=str(path))
-    return rows[0][0]
+    value = rows[0][0]
+    if isinstance(value, (str, bytes)) and len(value) > _LONGEST_VALUE:
+        raise InputError(f"the query {sql!r} gives a value of {len(value)} bytes or characters", subject=str(path))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"the query {sql!r} gives {value}, which JSON cannot hold", subject=str(path))
+    return value

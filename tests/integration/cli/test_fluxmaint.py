@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,106 @@ def test_a_missing_database_is_named_and_not_created(fluxmaint: Fluxmaint) -> No
 
 def test_nothing_to_resume_is_said(fluxmaint: Fluxmaint) -> None:
     assert "no restore is unfinished" in fluxmaint.run("restore", "--resume")
+
+
+@pytest.mark.parametrize("place", ["state", "run", "state/journal.jsonl"])
+def test_what_the_system_refuses_is_one_sentence_and_one_document(fluxmaint: Fluxmaint, place: str) -> None:
+    path = fluxmaint.world.top / place
+    if path.suffix:
+        path.mkdir()
+    else:
+        path.rmdir()
+        path.write_text("in the way")
+    answer = fluxmaint.json("backup", exits=1)
+    assert str(path) in answer["subject"]
+    assert answer["message"]
+    text = fluxmaint.run("backup", exits=1)
+    assert "Traceback" not in text
+    assert str(path) in text
+
+
+def test_a_database_behind_a_loop_of_links_is_an_error_that_names_it(fluxmaint: Fluxmaint) -> None:
+    loop = fluxmaint.world.top / "loop.db"
+    loop.symlink_to(loop)
+    fluxmaint.world.document["databases"][0]["path"] = str(loop)
+    fluxmaint.world.config()
+    assert fluxmaint.json("backup", exits=2)["subject"] == str(loop)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_backup_leaves_no_plain_data_and_says_so(fluxmaint: Fluxmaint, number: signal.Signals) -> None:
+    world = fluxmaint.world
+    endless = "WITH RECURSIVE r(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM r) SELECT count(*) FROM r"
+    world.document["databases"][0]["invariants"] = [{"name": "endless", "sql": endless, "expect": 0}]
+    world.config()
+    command = [sys.executable, "-I", fluxmaint.executable, "backup", "--json", "--config", world.config_file]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    staging = world.top / "state/staging"
+    for _ in range(600):
+        if list(staging.glob("*/work/*.sqlite")):
+            break
+        time.sleep(0.05)
+    assert list(staging.glob("*/work/*.sqlite"))
+    running.send_signal(number)
+    output, errors = running.communicate(timeout=60)
+    assert running.returncode == 128 + number, errors
+    assert json.loads(output)["error"] == "Stopped"
+    assert errors == f"fluxmaint: ended by {number.name}\n"
+    assert not list(staging.iterdir())
+
+
+@pytest.mark.parametrize("content", ["[]", '{"format": 1}', "[" * 100_000])
+def test_a_damaged_plan_of_a_restore_is_named(fluxmaint: Fluxmaint, content: str) -> None:
+    plan = fluxmaint.world.top / "state/restore.json"
+    plan.write_text(content)
+    assert fluxmaint.json("status", exits=2)["subject"] == str(plan)
+
+
+def test_foreign_lines_in_the_journal_are_passed_over(fluxmaint: Fluxmaint) -> None:
+    journal = fluxmaint.world.top / "state/journal.jsonl"
+    lines = ["{}", '{"operation": "backup"}', '{"time": null, "operation": "backup", "event": 5}', "[" * 100_000]
+    journal.write_text("\n".join(lines))
+    assert fluxmaint.json("journal")["entries"] == []
+    assert fluxmaint.json("status", exits=3)["last_backup"] is None
+
+
+def test_a_damaged_cache_index_is_made_again(fluxmaint: Fluxmaint) -> None:
+    fluxmaint.run("backup")
+    index = fluxmaint.world.top / "state/cache-index.json"
+    before = json.loads(index.read_text())
+    for content in ("[]", "", '{"a": {"local": 5}}', '{"a": 1}'):
+        index.write_text(content)
+        fluxmaint.run("backup")
+        assert json.loads(index.read_text()) == before
+
+
+@pytest.mark.parametrize("state", ["[]", "{}"])
+def test_a_damaged_staged_generation_is_named(fluxmaint: Fluxmaint, state: str) -> None:
+    staged = fluxmaint.world.top / "state/staging/20261123T030232Z-90de15"
+    staged.mkdir(parents=True)
+    (staged / "state.json").write_text(state)
+    assert fluxmaint.json("backup", exits=2)["subject"] == str(staged / "state.json")
+
+
+def test_names_that_are_no_ids_and_no_times_do_not_hide_the_generations(fluxmaint: Fluxmaint) -> None:
+    made = fluxmaint.json("backup")["id"]
+    top = fluxmaint.world.store / "fluxhero/production"
+    for name in ("99999999T999999Z-aaaaaa", "\u0662\u0660261123T020000Z-7f3a2c"):
+        (top / "generations" / name).mkdir()
+        (top / "generations" / name / "COMMIT").write_text("x")
+        words = ["prove", "--target", "local", "--identity", "/none", "--generation", name]
+        assert "is not a generation id" in fluxmaint.run(*words, exits=2)
+    (top / "proofs" / made).mkdir(parents=True)
+    (top / "proofs" / made / "99999999T999999Z-verifier.json").write_text("x")
+    listed = fluxmaint.json("generations")["generations"]
+    assert [(item["id"], item["proven_by"]) for item in listed] == [(made, [])]
+
+
+@pytest.mark.parametrize("sql", ["SELECT x'00'", "SELECT 1e999", "SELECT zeroblob(9000000)", "SELECT nothing"])
+def test_an_unusable_query_for_the_newest_time_names_the_database(fluxmaint: Fluxmaint, sql: str) -> None:
+    fluxmaint.world.document["databases"][0]["queries"] = {"newest": sql}
+    fluxmaint.world.config()
+    answer = fluxmaint.json("backup", exits=2)
+    assert answer["subject"] == str(fluxmaint.world.database)
+    assert "newest" in answer["message"]
+    assert len(answer["message"]) < 300

@@ -13,7 +13,7 @@ import pytest
 from fluxmaint.backup import archive
 from fluxmaint.backup.crypto import DigestingWriter
 from fluxmaint.backup.manifest import FileEntry
-from fluxmaint.core.errors import InputError, IntegrityError
+from fluxmaint.core.errors import InputError, IntegrityError, PreconditionError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -173,3 +173,12 @@ def test_stays_inside_agrees_with_the_file_system_s_arithmetic(link: list[str], 
 def test_links_to_absolute_paths_do_not_stay_inside() -> None:
     assert not archive.stays_inside("a/b", "/a")
     assert not archive.stays_inside("a/b", "")
+
+
+def test_a_file_whose_reading_fails_is_told_from_a_disk_that_is_full(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        archive.copy_aside(Path("/proc/self/mem"), tmp_path / "copy")
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 4096)
+    with pytest.raises(PreconditionError, match="cannot be copied to /dev/full: No space left"):
+        archive.copy_aside(source, Path("/dev/full"))

@@ -138,3 +138,21 @@ def test_drop_ins_are_merged_and_a_candidate_takes_the_place_of_its_namesake(tmp
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json"):
         load(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), 1e12])
+def test_a_time_that_no_timer_can_hold_is_a_mistake(value: float) -> None:
+    assert any("health.wait_s must be a number" in mistake for mistake in mistakes(health={"wait_s": value}))
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_texts_that_can_name_nothing_are_mistakes_with_their_place(text: str) -> None:
+    assert any(mistake.startswith("units[0] holds") for mistake in mistakes(units=[text]))
+    assert any(mistake.startswith("logs.directory holds") for mistake in mistakes(logs={"directory": f"/{text}"}))
+
+
+def test_a_document_of_endless_depth_is_not_valid(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is not valid JSON"):
+        load(file)
