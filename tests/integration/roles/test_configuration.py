@@ -1,0 +1,108 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the roles make of the example inventory is a configuration that the engine accepts, in each profile."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fluxmaint.core import config as configuration
+
+PROJECT = Path(__file__).resolve().parents[3]
+EXAMPLE = PROJECT / "inventories" / "example"
+# The roles lend their variables; none of their tasks runs.
+PLAYBOOK = """
+- hosts: production
+  gather_facts: false
+  connection: local
+  roles:
+    - {role: fluxhero.maintenance.agent, tags: never}
+    - {role: fluxhero.maintenance.backup, tags: never}
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{ item.content | to_json }}"
+        dest: "{{ directory }}/{{ item.name }}"
+        mode: "0600"
+      loop:
+        - {name: config.json, content: "{{ __agent_config }}"}
+        - {name: config.d/backup.json, content: {backup: "{{ __backup_section }}"}}
+"""
+
+
+def rendered(directory: Path, **variables: Any) -> configuration.Config:
+    """The configuration of the example's production host, with some variables set."""
+    (directory / "config.d").mkdir(parents=True)
+    playbook = directory / "render.yml"
+    playbook.write_text(PLAYBOOK)
+    vault = yaml.safe_load((EXAMPLE / "group_vars" / "all" / "vault.yml.example").read_text())
+    values = {**dict.fromkeys(vault, "filled-in"), "directory": str(directory), **variables}
+    played = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            *("--inventory", str(EXAMPLE / "hosts.yml"), "--extra-vars", json.dumps(values)),
+            *("--extra-vars", json.dumps({"ansible_python_interpreter": sys.executable})),
+            str(playbook),
+        ],
+        env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert played.returncode == 0, played.stdout + played.stderr
+    return configuration.load(directory / "config.json")
+
+
+def test_guide_profile(tmp_path: Path) -> None:
+    config = rendered(tmp_path / "guide")
+    assert [str(database.path) for database in config.databases] == ["/opt/fluxhero/data/trades.db"]
+    assert config.units == ["fluxhero-backend.service", "fluxhero-frontend.service"]
+    assert config.health.liveness and config.health.liveness.json == {"status": "ACTIVE"}
+    assert config.halt_file == Path("/opt/fluxhero/data/HALT")
+    backup = config.require_backup()
+    assert backup.signer == "fluxhero@production"
+    assert [target.name for target in backup.targets] == ["offsite", "near"]
+    offsite, near = backup.targets
+    assert isinstance(offsite, configuration.TargetS3)
+    assert offsite.credentials_file == Path("/etc/fluxmaint/keys/offsite.json")
+    assert isinstance(near, configuration.TargetPath)
+    assert near.require_mount
+
+
+def test_upstream_profile(tmp_path: Path) -> None:
+    config = rendered(tmp_path / "upstream", service_profile="upstream")
+    assert [str(database.path) for database in config.databases] == ["/opt/fluxhero/data/system.db"]
+    assert "live_trades" in config.databases[0].tables
+    assert config.health.liveness and config.health.liveness.url == "http://127.0.0.1:8000/health"
+    assert config.health.websocket and config.health.websocket.headers == {
+        "Authorization": "env-file:/opt/fluxhero/.env:API_TOKEN"
+    }
+    assert config.logs and config.logs.directory == Path("/opt/fluxhero/data/logs")
+    assert config.cache and "archive/*.parquet" in config.cache.patterns
+    assert config.halt_file is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "what"),
+    [
+        ({"service_root": "/srv/flux"}, "every path follows the root"),
+        ({"service_frontend_enabled": False}, "nothing of the front end is left"),
+        ({"service_cache_dir": "", "service_health_websocket": {}}, "what is empty is not asked for"),
+    ],
+)
+def test_one_variable_is_enough(tmp_path: Path, variables: dict[str, Any], what: str) -> None:
+    config = rendered(tmp_path / "own", **variables)
+    if "service_root" in variables:
+        assert "/opt/fluxhero" not in (tmp_path / "own" / "config.json").read_text(), what
+    elif "service_frontend_enabled" in variables:
+        assert "frontend" not in (tmp_path / "own" / "config.json").read_text().replace('"frontend": null', ""), what
+    else:
+        assert config.cache is None and config.health.websocket is None, what
