@@ -21,18 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import hosts, names, scenarios
+from . import hosts, names, sample, scenarios
 from .results import Count, judged, junit_count
-from .setup import package_index
-from .steps import SetupError, digest, is_current, record, run, say, tail
+from .steps import SetupError, say, tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
 JUNIT = names.LOGS / "junit"
-SAMPLE = names.ROOT / "tests" / "sample_service"
-SAMPLE_VENV = names.LAB / "sample-venv"
 STATIC = ("ruff", "mypy", "yamllint", "ansible-lint")
 COMPUTING = (*STATIC, "sanity", "unit", "integration", "sample")
 ALL = (*COMPUTING, "molecule", "sabotage", "drill")
@@ -158,31 +155,32 @@ def run_sanity(runner: Runner) -> None:
 
 
 def run_sample(runner: Runner) -> None:
-    """The sample service's own tests, in an environment with its own dependencies."""
+    """The sample service's own tests, back end and front end, in an environment with its own dependencies."""
     started = time.monotonic()
-    lock = SAMPLE / "requirements-dev.txt"
     try:
-        wanted = digest(lock, str(SAMPLE_VENV))
-        if not (is_current("sample-venv", wanted) and SAMPLE_VENV.is_dir()):
-            uv = names.bin_path("uv")
-            run([uv, "venv", "--quiet", "--clear", "--python", names.PYTHON, SAMPLE_VENV], log="sample-venv")
-            python = SAMPLE_VENV / "bin" / "python"
-            run(
-                [uv, "pip", "sync", "--native-tls", "--require-hashes", "--python", python, lock],
-                log="sample-venv",
-                env=package_index(),
-            )
-            record("sample-venv", wanted)
+        sample.ensure()
+        node = sample.node()
     except SetupError as exc:
         say(str(exc))
-        runner.add("sample", Count(failed=1), time.monotonic() - started, names.LOGS / "sample-venv.log")
+        runner.add("sample", Count(failed=1), time.monotonic() - started, names.LOGS / f"{sample.LOG}.log")
         return
     report = JUNIT / "sample.xml"
     runner.step(
         "sample",
-        [SAMPLE_VENV / "bin" / "python", "-m", "pytest", f"--junitxml={report}"],
+        [sample.PYTHON, "-m", "pytest", f"--junitxml={report}"],
         reports=lambda: [report],
-        cwd=SAMPLE,
+        cwd=sample.SOURCE,
+    )
+    frontend = JUNIT / "sample-frontend.xml"
+    runner.step(
+        "sample front end",
+        [
+            *(node, "--test", "--test-reporter=spec", "--test-reporter-destination=stdout"),
+            *("--test-reporter=junit", f"--test-reporter-destination={frontend}"),
+            *sorted(sample.FRONTEND.glob("tests/*.test.mjs")),
+        ],
+        reports=lambda: [frontend],
+        cwd=sample.FRONTEND,
     )
 
 
