@@ -29,6 +29,7 @@ from ..sqlite import connect, fingerprint, integrity
 from . import probe
 
 SKIPPED_DIRECTORIES = frozenset({".git", ".next", ".venv", "__pycache__", "node_modules", "venv"})
+_EXAMPLES = frozenset({"dist", "example", "sample", "template"})
 _WALK_LIMIT = 200_000
 _VERSION = re.compile(rb"(\d+(?:\.\d+)+|\d+)")
 _TOOL_TIMEOUT_S = 20
@@ -217,24 +218,39 @@ def _queries(connection: sqlite3.Connection, database: Database, findings: Findi
 
 
 def _uncovered(config: Config, findings: Findings) -> None:
-    """SQLite files below the root that no contract entry covers: a database that nobody backs up."""
-    covered = {os.path.realpath(database.path) for database in config.databases}
+    """Databases and settings below the root that no contract entry covers: what nobody backs up."""
+    covered = {os.path.realpath(path) for path in [*(item.path for item in config.databases), *config.config_files]}
     ignored = [Path(os.path.realpath(path)) for path in config.ignored_databases]
-    found = []
-    for path in sqlite_files(config.root, findings):
-        real = Path(os.path.realpath(path))
-        if str(real) not in covered and not any(item == real or item in real.parents for item in ignored):
-            found.append(str(path))
-    findings.facts["uncovered_databases"] = found
+    databases, settings = [], []
+    for path in _files(config.root, findings):
+        is_settings, is_database = _is_settings(path.name), connect.is_sqlite(path)
+        real = Path(os.path.realpath(path)) if is_settings or is_database else path
+        if str(real) in covered:
+            continue
+        if is_settings:
+            settings.append(str(path))
+        elif is_database and not any(item == real or item in real.parents for item in ignored):
+            databases.append(str(path))
+    findings.facts["uncovered_databases"] = databases
+    findings.facts["uncovered_settings"] = settings
     findings.mismatches.extend(
         f"{path}: is a SQLite database that the contract does not name; add it to service_databases,"
         " or to service_ignored_databases if its loss does not matter"
-        for path in found
+        for path in databases
+    )
+    findings.warnings.extend(
+        f"{path}: is a settings file that no daily backup holds; add it to service_config_files" for path in settings
     )
 
 
-def sqlite_files(root: Path, findings: Findings) -> Iterable[Path]:
-    """Files below `root` that begin as SQLite databases do; code and dependencies are skipped."""
+def _is_settings(name: str) -> bool:
+    """Whether a file is called as those are that hold a host's own settings, not the examples for them."""
+    parts = name.split(".")
+    return parts[:2] == ["", "env"] and not name.endswith("~") and not _EXAMPLES & set(parts)
+
+
+def _files(root: Path, findings: Findings) -> Iterable[Path]:
+    """Files below `root`; dependencies, built code and a restore's own directories are skipped."""
     looked_at = 0
     for directory, names, files in os.walk(root, onerror=lambda error: _unreadable(error, findings)):
         names[:] = sorted(n for n in names if n not in SKIPPED_DIRECTORIES and not n.startswith(".fluxmaint-"))
@@ -246,7 +262,7 @@ def sqlite_files(root: Path, findings: Findings) -> Iterable[Path]:
                 )
                 return
             path = Path(directory, name)
-            if path.is_file() and connect.is_sqlite(path):
+            if path.is_file():
                 yield path
 
 

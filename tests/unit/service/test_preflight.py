@@ -140,6 +140,23 @@ def test_uncovered_database_is_found(document: dict[str, Any]) -> None:
     assert check(document).ok
 
 
+def test_settings_that_nobody_backs_up_are_a_warning(document: dict[str, Any]) -> None:
+    root = Path(document["root"])
+    (root / "releases" / "r1" / "frontend").mkdir(parents=True)
+    (root / "releases" / "r1" / ".env").symlink_to(root / ".env")
+    for name in (".env.example", ".env.local.sample", ".env.1.2026-01-01@00:00:00~", ".envrc", "env.local"):
+        (root / name).touch()
+    assert check(document).warnings == []
+    local = root / "releases" / "r1" / "frontend" / ".env.local"
+    local.write_text("NEXT_PUBLIC_API=x\n")
+    local.chmod(0o640)
+    findings = check(document)
+    assert findings.ok and findings.facts["uncovered_settings"] == [str(local)]
+    assert [text for text in findings.warnings if str(local) in text and "service_config_files" in text]
+    document["config_files"].append(str(local))
+    assert check(document).warnings == []
+
+
 def test_search_that_was_cut_short_is_not_a_pass(document: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "_WALK_LIMIT", 1)
     assert "not all were looked at" in check(document).mismatches[0]
