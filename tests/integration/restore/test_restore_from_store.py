@@ -144,6 +144,28 @@ def test_a_bare_host_is_rebuilt_from_one_fetch(host: Host) -> None:
     assert not list((host.config.state_dir / "staged").iterdir()), "decrypted secrets are left on the disk"
 
 
+def test_d12_newest_data_is_restored_with_older_code(host: Host) -> None:
+    """A daily generation holds no code: that comes from the full one before it, and both are staged at once."""
+    full = host.backup()
+    host.world.rows(50)
+    daily = host.backup("daily")
+    host.service.stop()
+    root = host.world.root
+    shutil.rmtree(root)
+    data = host.run(Request(daily, include=("databases", "config", "cache", "logs"), stage_only=True))
+    code = host.run(Request(full, include=("system",), stage_only=True))
+    assert (data["release"], data["revision"]) == (code["release"], code["revision"])
+    assert (data["kind"], code["kind"]) == ("daily", "full")
+
+    host.run(Request(full, include=("system",), start_units=False, keep_stage=True), source=None)
+    assert (root / "releases" / "r1" / "REVISION").read_text() == "0123abcd\n"
+    (root / "current").symlink_to("releases/r1")
+    restored = host.run(Request(daily, include=("databases", "config", "cache", "logs")), source=None)
+    assert restored["result"] == "restored" and restored["generation_id"] == daily and restored["fetched_bytes"] == 0
+    assert host.newest_row() == 250 and host.service.active()
+    assert not list((host.config.state_dir / "staged").iterdir()), "decrypted secrets are left on the disk"
+
+
 def test_release_link_is_switched_and_switched_back(host: Host) -> None:
     identity = host.backup()
     root = host.world.root
