@@ -197,13 +197,15 @@ def extract(archive: Path, directory: Path, expected: Iterable[FileEntry], *, su
                     if entry.link or source is None or _place(source, path, directory) != (entry.bytes, entry.sha256):
                         raise refuse(name, "is not what the manifest describes")
                 done.append(entry)
+        if wanted:
+            raise IntegrityError(f"lacks {len(wanted)} files, {next(iter(wanted))!r} is one", subject=subject)
+        for path, entry in links:
+            _directories(path.parent, directory)
+            os.symlink(entry.link, path)
     except (tarfile.TarError, EOFError) as error:
         raise IntegrityError(f"is not a readable archive: {error}", subject=subject) from None
-    if wanted:
-        raise IntegrityError(f"lacks {len(wanted)} files, {next(iter(wanted))!r} is one", subject=subject)
-    for path, entry in links:
-        _directories(path.parent, directory)
-        os.symlink(entry.link, path)
+    except (FileExistsError, NotADirectoryError):
+        raise IntegrityError("holds a member that is a file and a directory at once", subject=subject) from None
     return done
 
 

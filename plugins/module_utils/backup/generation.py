@@ -406,7 +406,9 @@ class _Run:
                 tar.add(archive.copy_aside(top, spool, clock=self.clock))
                 continue
             for path, status in self._files(top, exclude=system.exclude):
-                if path.is_symlink():
+                if path.is_symlink() and not os.readlink(path).isprintable():
+                    self.problems.append(f"{path} is a link to what cannot be listed and is left out")
+                elif path.is_symlink():
                     tar.add_link(path, status)
                 else:
                     tar.add(archive.copy_aside(path, spool, clock=self.clock))

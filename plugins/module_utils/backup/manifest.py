@@ -18,6 +18,7 @@ from ..core.fsio import json_bytes
 
 FORMAT = 1
 KINDS = ("daily", "full")
+_ARCHIVES = ("config", "logs", "system")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODE = re.compile(r"[0-7]{4}")
 _OBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -239,11 +240,15 @@ class Manifest:
         _one_of("kind", self.kind, KINDS)
         _unique("parts", [part.name for part in self.parts] + [part.object for part in self.parts])
         _unique("databases", [database.name for database in self.databases])
+        for database in self.databases:
+            _matches("databases.name", database.name, _OBJECT)  # becomes the name of a file
         databases = {f"db-{database.name}" for database in self.databases}
         if databases != {part.name for part in self.parts if part.name.startswith("db-")} or not databases:
             raise InputError("databases do not match the parts that start with db-")
         for part in self.parts:
             where = f"parts.{part.name}"
+            if part.name not in databases:
+                _one_of("parts.name", part.name, _ARCHIVES)  # becomes the name of a directory
             _matches(f"{where}.object", part.object, _OBJECT)
             _matches(f"{where}.sha256", part.sha256, _SHA256)
             _matches(f"{where}.stored.sha256", part.stored.sha256, _SHA256)
@@ -319,6 +324,8 @@ def _is(kind: type, value: Any, where: str) -> None:
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{where} must be of type {kind.__name__}")
+    if isinstance(value, str) and any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(f"{where} holds a character that no name can hold")
 
 
 def _check_file(where: str, entry: FileEntry) -> None:
@@ -326,6 +333,7 @@ def _check_file(where: str, entry: FileEntry) -> None:
     if not entry.path.startswith("/") or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in entry.path:
         raise InputError(f"{where}: {entry.path!r} is not a plain absolute path")
     _matches(f"{where}.mode", entry.mode, _MODE)
+    parse_utc(entry.modified)
     if not entry.link:
         _matches(f"{where}.sha256", entry.sha256, _SHA256)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -293,3 +294,10 @@ def test_an_unusable_query_for_the_newest_time_names_the_database(fluxmaint: Flu
     assert answer["subject"] == str(fluxmaint.world.database)
     assert "newest" in answer["message"]
     assert len(answer["message"]) < 300
+
+
+def test_a_link_to_what_cannot_be_listed_does_not_keep_the_rest_from_a_full_backup(fluxmaint: Fluxmaint) -> None:
+    link = fluxmaint.world.root / "releases/r1/odd"
+    link.symlink_to(os.fsdecode(b"\xff"))
+    result = fluxmaint.json("backup", "--kind", "full", exits=3)
+    assert result["problems"] == [f"{link} is a link to what cannot be listed and is left out"]

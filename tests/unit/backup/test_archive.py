@@ -182,3 +182,19 @@ def test_a_file_whose_reading_fails_is_told_from_a_disk_that_is_full(tmp_path: P
     source.write_bytes(b"x" * 4096)
     with pytest.raises(PreconditionError, match="cannot be copied to /dev/full: No space left"):
         archive.copy_aside(source, Path("/dev/full"))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("a"), member("a/b")],
+        [member("a/b"), member("a", tarfile.SYMTYPE, "c")],
+        [member("a", tarfile.SYMTYPE, "c"), member("a/b")],
+    ],
+)
+def test_a_file_that_is_a_directory_too_is_damage_of_the_object(tmp_path: Path, members: list[Any]) -> None:
+    listed = [entry(f"/{info.name}", link=info.linkname) for info, _data in members]
+    (tmp_path / "out").mkdir()
+    with pytest.raises(IntegrityError) as caught:
+        archive.extract(hostile(tmp_path, *members), tmp_path / "out", listed, subject=KEY)
+    assert caught.value.subject == KEY

@@ -140,3 +140,32 @@ def test_what_does_not_fit_is_named(path: str, value: Any, named: str) -> None:
 def test_what_is_no_manifest(data: bytes) -> None:
     with pytest.raises(IntegrityError):
         Manifest.from_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc", "a/b", "..", "a\0b", ""])
+def test_a_name_that_leads_out_of_the_directory_of_a_fetch_is_refused(name: str) -> None:
+    hostile = document()
+    hostile["databases"][0]["name"] = name
+    hostile["parts"][0]["name"] = f"db-{name}"
+    with pytest.raises(IntegrityError, match="name"):
+        parse(hostile)
+    hostile = document()
+    hostile["parts"][1]["name"] = name
+    with pytest.raises(IntegrityError, match="name"):
+        parse(hostile)
+
+
+@pytest.mark.parametrize("name", ["databases", "cache"])
+def test_an_archive_does_not_take_the_place_of_the_databases_or_the_cache(name: str) -> None:
+    hostile = document()
+    hostile["parts"][1]["name"] = name
+    with pytest.raises(IntegrityError, match=r"parts\.name"):
+        parse(hostile)
+
+
+@pytest.mark.parametrize(("field", "value"), [("owner", "\ud800"), ("group", "a\0"), ("modified", "yesterday")])
+def test_what_no_file_can_have_is_refused(field: str, value: str) -> None:
+    hostile = document()
+    hostile["parts"][1]["files"][0][field] = value
+    with pytest.raises(IntegrityError):
+        parse(hostile)
