@@ -325,16 +325,24 @@ class _Executor:
             raise
 
     def _must_start(self) -> bool:
-        return self.plan.request.start_units and not set(self.config.units) <= set(self.service.active())
+        return self.plan.request.start_units and not set(self.config.units) <= set(self._active())
+
+    def _active(self) -> list[str]:
+        """The units that run; where nobody can tell that, the service is not touched."""
+        try:
+            return self.service.active()
+        except Exception as error:
+            self._end_untouched(error, keep_stage=False)
+            raise
 
     def _go_forward(self) -> dict[str, Any]:
         plan = self.plan
+        if plan.state == STAGING:
+            plan.units = self._active()
+            plan.state = APPLYING
+            self._save()
         try:
-            if plan.state == STAGING:
-                plan.units = self.service.active()
-                plan.state = APPLYING
-                self._save()
-            elif "stop" in plan.done and "start" not in plan.done:
+            if "stop" in plan.done and "start" not in plan.done:
                 self._still_stopped()
             for name in FORWARD[1:-1]:
                 self._step(name, getattr(self, f"_{name}"))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fluxmaint.backup.restore import ConsentNeeded, RestoreFailed
@@ -506,3 +507,32 @@ def test_database_on_another_file_system(new_world: NewWorld, tmp_path: Path) ->
         assert not kept.parent.exists(), "a pruned restore point goes everywhere"
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_where_nobody_can_tell_what_runs_the_service_is_not_touched(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+
+    def unknown(_service: object) -> list[str]:
+        raise PreconditionError("systemd does not answer", subject="writer.service")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(world.service), "active", unknown)
+        with pytest.raises(PreconditionError, match="does not answer"):
+            world.run(BOTH)
+    untouched(world)
+    assert not list((world.config.state_dir / "staged").glob("*"))
+
+
+def test_stopped_while_it_fetches_it_leaves_no_plain_data(new_world: NewWorld) -> None:
+    class Interrupted(LocalSource):
+        def fetch(self, *arguments: Any, **options: Any) -> Any:
+            super().fetch(*arguments, **options)
+            raise KeyboardInterrupt
+
+    world = new_world()
+    with pytest.raises(KeyboardInterrupt):
+        world.run(BOTH, source=Interrupted(world))
+    untouched(world)
+    assert not list((world.config.state_dir / "staged").glob("*"))
