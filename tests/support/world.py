@@ -136,7 +136,7 @@ def build(top: Path, rows: int = 200) -> World:
     (world.root / "current").symlink_to("releases/r1")
     unit = top / "fluxhero-backend.service"
     unit.write_text("[Service]\nExecStart=/bin/true\n")
-    _keys(world)
+    make_keys(world.keys)
     world.store.mkdir()
     (world.store / ".fluxmaint-target").touch()
     for directory in ("state", "run"):
@@ -182,19 +182,20 @@ def build(top: Path, rows: int = 200) -> World:
     return world
 
 
-def _keys(world: World) -> None:
-    world.keys.mkdir(mode=0o700)
+def make_keys(directory: Path) -> None:
+    """Age identities and signing keys, with the recipients and allowed signers of a backup."""
+    directory.mkdir(mode=0o700)
     recipients = []
     for name in ("operator", "escrow", "stranger"):
-        file = world.keys / f"{name}.key"
+        file = directory / f"{name}.key"
         subprocess.run(["age-keygen", "-o", file], check=True, capture_output=True)
         public = next(line for line in file.read_text().splitlines() if line.startswith("# public key: "))
         recipients.append(public.rpartition(" ")[2])
-    (world.keys / "recipients.txt").write_text("# operator, escrow\n" + "\n".join(recipients[:2]) + "\n")
+    (directory / "recipients.txt").write_text("# operator, escrow\n" + "\n".join(recipients[:2]) + "\n")
     signers = []
     for name, principal in (("signing", "fluxhero@production"), ("foreign", ""), ("verifier", "fluxhero@staging")):
-        file = world.keys / f"{name}_ed25519"
+        file = directory / f"{name}_ed25519"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file], check=True)
         if principal:
             signers.append(f"{principal} {file.with_suffix('.pub').read_text().strip()}")
-    (world.keys / "allowed_signers").write_text("\n".join(signers) + "\n")
+    (directory / "allowed_signers").write_text("\n".join(signers) + "\n")
