@@ -213,8 +213,6 @@ def _new_restore(context: Context, config: configuration.Config) -> dict[str, An
     job = restore_job.Job(request, options.identity)
     if options.dry_run:
         return restore_job.preview(config, job, clock=context.clock)
-    if config.halt_file is None and request.halt_trading:
-        sys.stderr.write("fluxmaint: the contract names no halt file: trading starts with the units\n")
     return restore_job.execute(config, job, clock=context.clock)
 
 

@@ -115,6 +115,7 @@ def run(
     request.check()
     source_gone = _once(after_stage)
     try:
+        _require_way_to_halt(config, request)
         _make_directories(config)
         with Lease(config.run_dir / "restore.lease", purpose="restore", clock=clock):
             earlier = _finish_earlier(config, service, clock, journal, progress, request)
@@ -151,6 +152,7 @@ def resume(
 def preview(config: Config, request: Request, *, source: Source | None) -> dict[str, Any]:
     """What `run` would do, from the signed manifest and this host's files; changes and decrypts nothing."""
     request.check()
+    _require_way_to_halt(config, request)
     contents = restore_stage.staged_contents(config, request, source)
     wanted, left = restore_plan.select(config, contents, request)
     plan = Plan(id="preview", started_at="", request=request)
@@ -172,6 +174,17 @@ def preview(config: Config, request: Request, *, source: Source | None) -> dict[
         "left_out": left,
         "unfinished": earlier.id if earlier is not None and earlier.open else "",
     }
+
+
+def _require_way_to_halt(config: Config, request: Request) -> None:
+    starts = "databases" in request.include and request.start_units and not request.stage_only
+    if starts and request.halt_trading and config.halt_file is None:
+        raise PreconditionError(
+            "trading is to stay halted, and the contract names no halt file: it would begin on old positions",
+            subject=config.service,
+            untouched="everything",
+            remedy="leave the units stopped, or say that trading may begin (halt_trading: false, or --no-halt)",
+        )
 
 
 def status(config: Config) -> dict[str, Any] | None:

@@ -275,6 +275,18 @@ def test_d20_no_trade_on_stale_positions(new_world: NewWorld) -> None:
         assert (halt.owner(), halt.group()) == account()
 
 
+def test_d20_without_a_way_to_halt_trading_nothing_is_restored(new_world: NewWorld) -> None:
+    world = new_world()
+    config_file = world.directory / "config.json"
+    config_file.write_text(json.dumps({**json.loads(config_file.read_text()), "halt_file": None}))
+    before = world.database.stat()
+    with pytest.raises(PreconditionError, match="names no halt file"):
+        world.run(Request())
+    after = world.database.stat()
+    assert (after.st_ino, world.service.active() != []) == (before.st_ino, True)
+    assert world.run(Request(start_units=False))["result"] == "restored"
+
+
 def test_d20_trading_can_be_left_alone(new_world: NewWorld) -> None:
     world = new_world()
     assert world.run(Request(halt_trading=False))["halt_file"] == ""
