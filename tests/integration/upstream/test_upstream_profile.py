@@ -29,6 +29,7 @@ from fluxmaint.backup.restore_plan import Request
 from fluxmaint.backup.restore_source import StoreSource
 from fluxmaint.core.clock import Clock
 from fluxmaint.core.config import Config, load
+from fluxmaint.core.errors import PreconditionError
 from fluxmaint.core.journal import Journal
 from fluxmaint.service import preflight, probe
 
@@ -161,6 +162,12 @@ class Host:
         assert done.returncode == 0, done.stdout + done.stderr
         assert TOKEN not in done.stdout + done.stderr
         return json.loads(done.stdout)
+
+    def restore(self, request: Request) -> dict[str, Any]:
+        config = self.config
+        source = StoreSource(config, host=config.host, identity_file=self.directory / "keys" / "operator.key")
+        journal = Journal(config.journal_file)
+        return restore.run(config, request, source=source, service=self, clock=Clock(), journal=journal)
 
     def ask(self, sql: str, *values: object) -> Any:
         """The first value of a read-only query on the service's database."""
@@ -304,15 +311,13 @@ def test_backup_and_restore_in_place(host: Host) -> None:
     host.wait_for(lambda: bool(host.ask("SELECT count(*) FROM heartbeat") >= beats + 2))
     lost = host.ask("SELECT at FROM heartbeat ORDER BY n DESC LIMIT 1")
     archived.unlink()
+    parts = ("databases", "config", "cache")
     (host.root / ".env").write_bytes(settings.replace(TOKEN.encode(), b"rotated"))
-    result = restore.run(
-        config,
-        Request(made["id"], include=("databases", "config", "cache"), config_consent=True),
-        source=StoreSource(config, host=config.host, identity_file=host.directory / "keys" / "operator.key"),
-        service=host,
-        clock=Clock(),
-        journal=Journal(config.journal_file),
-    )
+    # There is no latch that could keep it from trading: that has to be said.
+    with pytest.raises(PreconditionError, match="no halt file"):
+        host.restore(Request(made["id"], include=parts, config_consent=True))
+    assert host.active() and not archived.exists()
+    result = host.restore(Request(made["id"], include=parts, config_consent=True, halt_trading=False))
     assert (result["result"], result["digests_equal"]) == ("restored", True)
     assert host.active() and (host.root / ".env").read_bytes() == settings
     assert archived.read_bytes().startswith(b"PAR1 trades")
