@@ -90,6 +90,15 @@ PREFLIGHT = """
         dest: "{{ directory }}/preflight.json"
         mode: "0600"
 """
+RECOVERY = """
+    - ansible.builtin.include_role:
+        name: fluxhero.maintenance.disaster_recovery
+        tasks_from: preflight
+      vars:
+        disaster_recovery_source_host: production
+        disaster_recovery_target: local
+        disaster_recovery_identity_file: "{{ directory }}/keys/operator.key"
+"""
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("age") and shutil.which("zstd")), reason="the commands age and zstd are needed"
@@ -115,7 +124,12 @@ class Host:
         return load(self.directory / "config.json")
 
     def play(self, tasks: str) -> None:
-        """Run tasks with the roles' own variables; the inventory says no more than an operator would."""
+        """Run tasks with the roles' own variables."""
+        done = self.played(tasks)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def played(self, tasks: str) -> subprocess.CompletedProcess[str]:
+        """The same, and the caller judges; the inventory says no more than an operator would."""
         playbook = self.directory / "play.yml"
         playbook.write_text(ROLES + tasks)
         variables = {
@@ -136,7 +150,7 @@ class Host:
             "backup_staging_dir": str(self.directory / "state" / "staging"),
             "__backup_keys_dir": str(self.directory / "keys"),
         }
-        done = subprocess.run(
+        return subprocess.run(
             [
                 str(Path(sys.executable).with_name("ansible-playbook")),
                 *("--inventory", "localhost,", "--extra-vars", json.dumps(variables), str(playbook)),
@@ -153,7 +167,6 @@ class Host:
             check=False,
             timeout=120,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
 
     def fluxmaint(self, *words: str) -> Any:
         """Run the executable that the roles install."""
@@ -294,6 +307,13 @@ def test_the_emergency_stop_that_is_not_there_is_no_success(host: Host) -> None:
     result = probe.check_http("stop", dataclasses.replace(liveness, url=url), Clock())
     assert (result.ok, result.status) == (False, 404)
     assert host.config.halt_file is None
+
+
+def test_a_recovery_says_first_that_nothing_could_halt_trading(host: Host) -> None:
+    done = host.played(RECOVERY)
+    assert done.returncode == 2
+    told = " ".join(done.stdout.split())
+    assert "nothing can keep the recovered service from trading" in told and "Nothing was changed" in told
 
 
 def test_backup_and_restore_in_place(host: Host) -> None:
