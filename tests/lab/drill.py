@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -115,8 +114,11 @@ def playbook(name: str, phase: Phase, **variables: Any) -> None:
 def reason_in(log: str) -> str:
     """What the last failing task of a playbook's log said, with a command's own words."""
     _, _, failure = log.rpartition("fatal: ")
-    said = {key: json.loads(text) for key, text in re.findall(r'^\s*"(msg|stderr)": (".*?"),?$', failure, re.MULTILINE)}
-    return " ".join(filter(None, (said.get("msg"), said.get("stderr"))))
+    try:  # on one line or on many, as the task wants it
+        said, _end = json.JSONDecoder().raw_decode(failure, failure.index("{"))
+    except ValueError:
+        return ""
+    return " ".join(str(said[key]) for key in ("msg", "stderr") if said.get(key))
 
 
 def wait_for(what: str, condition: Callable[[], bool], timeout_s: float) -> None:

@@ -21,7 +21,12 @@ fatal: [two]: FAILED! => {
 
 
 def test_quotes_inside_a_message_are_kept() -> None:
-    assert reason_in('fatal: [x]: FAILED! => {\n    "msg": "the key \\"a\\" is wrong",\n}') == 'the key "a" is wrong'
+    assert reason_in('fatal: [x]: FAILED! => {\n    "msg": "the key \\"a\\" is wrong"\n}') == 'the key "a" is wrong'
+
+
+def test_a_failure_on_one_line_is_told() -> None:
+    log = 'fatal: [x]: FAILED! => {"changed": false, "msg": "two hosts {would} trade"}\n\nPLAY RECAP ***\nx : ok=1\n'
+    assert reason_in(log) == "two hosts {would} trade"
 
 
 def test_a_log_without_a_failure_gives_nothing() -> None:
