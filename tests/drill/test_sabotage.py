@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab import hosts
-from tests.lab.drill import DrillError, back_up, damage, on_host, prepare, prove, recover
+from tests.lab import hosts, names
+from tests.lab.drill import DrillError, back_up, damage, on_host, playbook, prepare, prove
 from tests.lab.drill_report import Phase, Report
 from tests.lab.offsite import tunnel
 
@@ -51,6 +51,12 @@ def test_a_recovery_from_a_damaged_generation_ends_before_the_host_is_touched(la
         damage(port, lab, "flip")
     hosts.create(["standby"], fresh=True)
     with pytest.raises(DrillError, match=r"db-trades\.sqlite\.zst\.age"):
-        recover(Phase("recover", 0), lab)
+        # The rehearsal: production runs, which a recovery would refuse before it fetches.
+        playbook(
+            "dr_drill",
+            Phase("recover", 0),
+            disaster_recovery_generation=lab.generation_id,
+            dr_drill_report_file=str(names.LAB / "dr_drill.json"),
+        )
     left = on_host("standby", "ls", "-A", "/opt", "/etc/systemd/system")
     assert "fluxhero" not in left
