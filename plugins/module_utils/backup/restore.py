@@ -18,6 +18,8 @@ A lost host is rebuilt with several requests on one generation, fetched once:
 4. `Request(id, include=("databases", "config", "cache", "logs"))`: data into place, start, health; the stage goes.
 
 Requests 2 and 4 name the id and need neither identity nor network.
+When the newest generation is a daily one, which holds no code, an older full one is staged beside it by another
+request 1, and request 2 names that. Request 4 removes both.
 """
 
 from __future__ import annotations
