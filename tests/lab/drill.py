@@ -113,7 +113,7 @@ def playbook(name: str, phase: Phase, **variables: Any) -> None:
 
 def reason_in(log: str) -> str:
     """What the last failing task of a playbook's log said, with a command's own words."""
-    _, _, failure = log.rpartition("fatal: ")
+    failure = log.rpartition("fatal: ")[2]
     try:  # on one line or on many, as the task wants it
         said, _end = json.JSONDecoder().raw_decode(failure, failure.index("{"))
     except ValueError:

@@ -124,7 +124,7 @@ class Report:
         rows = [(phase.name, phase.seconds, phase.recovery) for phase in self.phases]
         for index, phase in reversed(list(enumerate(self.phases))):
             rows[index + 1 : index + 1] = [(f"  {part['name']}", part["seconds"], False) for part in phase.parts]
-        width = max([len(name) for name, _, _ in rows] + [20])
+        width = max([len(row[0]) for row in rows] + [20])
         lines = [f"{'phase':{width}}  seconds", "-" * (width + 9)]
         lines += [f"{name:{width}}  {seconds:7.1f}{'  *' if counts else ''}" for name, seconds, counts in rows]
         lines += ["-" * (width + 9), f"{'total':{width}}  {sum(phase.seconds for phase in self.phases):7.1f}", ""]

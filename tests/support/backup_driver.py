@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests import conftest  # noqa: F401 - registers the engine as `fluxmaint`
+importlib.import_module("tests.conftest")  # registers the engine as `fluxmaint`
 
 
 def main() -> None:

@@ -102,7 +102,7 @@ class World:
         """Add trades, each with a position."""
         con = sqlite3.connect(self.database)
         with con:
-            for _ in range(count):
+            for _unused in range(count):
                 row = con.execute(
                     "INSERT INTO trades(timestamp, symbol, pnl) VALUES (strftime('%Y-%m-%dT%H:%M:%SZ'), 'SPY', 1.5)"
                 )

@@ -92,7 +92,7 @@ def test_a_target_that_fails_half_way_stays_uncommitted(world: World, monkeypatc
 def test_waiting_generations_are_bounded(world: World) -> None:
     targets = [world.target("one", "one"), world.target("two", "two")]
     (world.top / "two/.fluxmaint-target").unlink()
-    for _ in range(staging.MOST_WAITING + 2):
+    for _unused in range(staging.MOST_WAITING + 2):
         config = world.config(targets=targets)
         generation.create(config, "daily", journal=Journal(config.journal_file))
         (world.top / "two/.fluxmaint-target").unlink(missing_ok=True)

@@ -28,7 +28,7 @@ def test_500_mb_through_an_object_store_and_back_below_150_mb(
     con = sqlite3.connect(world.database)
     con.execute("PRAGMA synchronous = OFF")
     con.execute("CREATE TABLE blobs(id INTEGER PRIMARY KEY, data BLOB)")
-    for _ in range(ROWS):
+    for _unused in range(ROWS):
         with con:
             con.execute("INSERT INTO blobs(data) VALUES (?)", (os.urandom(1 << 20),))
     con.close()

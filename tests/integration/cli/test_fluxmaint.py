@@ -226,7 +226,7 @@ def test_a_stopped_backup_leaves_no_plain_data_and_says_so(fluxmaint: Fluxmaint,
     command = [sys.executable, "-I", fluxmaint.executable, "backup", "--json", "--config", world.config_file]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     staging = world.top / "state/staging"
-    for _ in range(600):
+    for _unused in range(600):
         if list(staging.glob("*/work/*.sqlite")):
             break
         time.sleep(0.05)

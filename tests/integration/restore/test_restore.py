@@ -165,7 +165,7 @@ def test_d15_what_is_replaced_is_kept(new_world: NewWorld) -> None:
 def test_d15_only_old_restore_points_go(new_world: NewWorld) -> None:
     world = new_world()
     points = world.config.state_dir / "restore-points"
-    made = [world.run(Request(restore_points=2))["id"] for _ in range(3)]
+    made = [world.run(Request(restore_points=2))["id"] for _unused in range(3)]
     assert {path.name for path in points.iterdir()} == set(made[-2:])
     make_generation(world, "bad")
     with pytest.raises(RestoreFailed):
@@ -510,7 +510,7 @@ def test_database_on_another_file_system(new_world: NewWorld, tmp_path: Path) ->
         kept = disk / f".fluxmaint-restore-point-{result['id']}" / "0-trades.db"
         assert world._classify(kept) == "old"
         assert {path.name for path in disk.iterdir()} == {"trades.db", kept.parent.name}
-        for _ in range(2):
+        for _unused in range(2):
             world.run(Request(start_units=False, restore_points=1))
             (disk / "trades.db").touch()
             with sqlite3.connect(disk / "trades.db") as connection:

@@ -92,7 +92,7 @@ def test_moments_are_all_there_are(new_world: Callable[..., World], journal_mode
 @pytest.mark.parametrize(("journal_mode", "moment"), cases(forward_moments))
 def test_killed_on_the_way_forward(new_world: Callable[..., World], journal_mode: str, moment: str) -> None:
     world = new_world(journal_mode=journal_mode)
-    status, _ = drive(world, moment)
+    status, _unused = drive(world, moment)
     assert status == -signal.SIGKILL
     reboot(world)
     assert world.state() in ("old", "new", "away")
@@ -109,7 +109,7 @@ def test_killed_on_the_way_forward(new_world: Callable[..., World], journal_mode
 @pytest.mark.parametrize(("journal_mode", "moment"), cases(back_moments))
 def test_killed_on_the_way_back(new_world: Callable[..., World], journal_mode: str, moment: str) -> None:
     world = new_world(journal_mode=journal_mode, origin="bad")
-    status, _ = drive(world, moment)
+    status, _unused = drive(world, moment)
     assert status == -signal.SIGKILL
     reboot(world)
     assert world.state() in ("old", "new", "away")

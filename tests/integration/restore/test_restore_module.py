@@ -62,7 +62,7 @@ class Controller:
         self.output = done.stdout + done.stderr
         start = done.stdout.find("=> {")
         assert start >= 0, self.output
-        result, _ = json.JSONDecoder().raw_decode(done.stdout[start + 3 :])
+        result, _unused = json.JSONDecoder().raw_decode(done.stdout[start + 3 :])
         assert isinstance(result, dict)
         return {**result, "failed": "FAILED! =>" in done.stdout}
 

@@ -375,7 +375,7 @@ def test_two_runs_for_the_same_destination_do_not_disturb_each_other(tmp_path: P
         "    hot_backup.backup(Path(sys.argv[1]), Path(sys.argv[2]), overwrite=True)\n"
     )
     argv = [sys.executable, "-c", code, str(source), str(tmp_path / "copy.db")]
-    runs = [subprocess.Popen(argv, stderr=subprocess.PIPE) for _ in range(3)]
+    runs = [subprocess.Popen(argv, stderr=subprocess.PIPE) for _unused in range(3)]
     errors = []
     threads = [threading.Thread(target=lambda run=run: errors.append(run.communicate(timeout=120)[1])) for run in runs]
     for thread in threads:

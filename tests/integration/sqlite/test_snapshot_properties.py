@@ -146,7 +146,7 @@ def test_the_lock_page_of_a_database_above_one_gigabyte_is_copied(tmp_path: Path
     con.execute(f"PRAGMA journal_mode={mode}")
     con.execute("PRAGMA synchronous=OFF")
     con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a BLOB)")
-    for _ in range(11):
+    for _unused in range(11):
         con.execute("INSERT INTO t(a) VALUES (zeroblob(100000000))")
         con.commit()
     con.execute("INSERT INTO t(a) VALUES ('the last one')")

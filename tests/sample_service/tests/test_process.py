@@ -22,7 +22,7 @@ def test_it_trades_streams_and_stops_cleanly_at_once(run_backend: Callable[..., 
     backend = run_backend(FLUXHERO_TRADE_RATE="50", FLUXHERO_CACHE_REFRESH_S="1")
     backend.wait_for(lambda status: int(str(status["trades"])) >= 20 and int(str(status["heartbeat"])) >= 2)
     with connect(f"ws://127.0.0.1:{backend.port}/ws/prices") as socket:
-        received = [time.monotonic() for _ in range(4) if socket.recv(timeout=5)]
+        received = [time.monotonic() for _unused in range(4) if socket.recv(timeout=5)]
         assert received[-1] - received[0] < 4 * 0.5
         # An open WebSocket and a running writer do not delay the end.
         stopping = time.monotonic()

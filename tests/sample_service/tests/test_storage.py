@@ -16,7 +16,7 @@ from fluxhero.backend.storage import Database, Halted, Order, open_database
 
 @pytest.fixture(params=["guide", "upstream-live", "upstream-paper"])
 def database(request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    profile, _, mode = str(request.param).partition("-")
+    profile, _unused, mode = str(request.param).partition("-")
     chosen = replace(settings, profile=profile, trading_mode=mode or "live")
     with closing(open_database(chosen, create=True)) as opened:
         opened.initialise()
@@ -25,7 +25,7 @@ def database(request: pytest.FixtureRequest, settings: Settings, monkeypatch: py
 
 def test_heartbeats_are_numbered_without_gaps(database: Database) -> None:
     assert database.heartbeat() == (0, None)
-    assert [database.beat() for _ in range(3)] == [1, 2, 3]
+    assert [database.beat() for _unused in range(3)] == [1, 2, 3]
     number, at = database.heartbeat()
     assert number == 3
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(at))

@@ -25,7 +25,7 @@ def trader(settings: Settings) -> Trader:
 
 def test_trades_open_and_close_positions(trader: Trader, settings: Settings) -> None:
     with closing(open_database(settings)) as database:
-        for _ in range(60):
+        for _unused in range(60):
             trader.trade_once(database)
             assert len(database.positions()) <= MAX_OPEN
         sides = {row["side"] for row in database.trades(100)}

@@ -67,7 +67,7 @@ def test_failures_leave_no_file(keys: Path, tmp_path: Path) -> None:
 
 def test_a_pipeline_that_stalls_is_ended(keys: Path, tmp_path: Path) -> None:
     def slow(writer: crypto.DigestingWriter) -> None:
-        for _ in range(200):
+        for _unused in range(200):
             writer.write(DATA)
             time.sleep(0.05)
 

@@ -118,7 +118,7 @@ def test_holder_is_found_by_inode(tmp_path: Path) -> None:
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdout.readline()
-        found, _ = holders.open_by([file, tmp_path / "missing"])
+        found, _unused = holders.open_by([file, tmp_path / "missing"])
         assert [(holder.pid, holder.path) for holder in found] == [(process.pid, str(file))]
         assert "hunter2" not in found[0].command
         with pytest.raises(PreconditionError, match=f"process {process.pid} "):

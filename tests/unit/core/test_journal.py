@@ -84,7 +84,7 @@ def test_an_operation_that_fails_records_the_error(tmp_path: Path) -> None:
 def test_processes_that_append_at_once_keep_one_chain(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=append_many, args=(path, 25)) for _ in range(4)]
+    writers = [context.Process(target=append_many, args=(path, 25)) for _unused in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -130,7 +130,7 @@ def test_http_dribbling_server_does_not_hold_us(raw_server: Callable[[Talk], str
     def dribble(connection: socket.socket, _head: bytes) -> None:
         connection.sendall(head)
         with contextlib.suppress(OSError):
-            for _ in range(100):
+            for _unused in range(100):
                 connection.sendall(b"x")
                 CLOCK.sleep(0.05)
 
@@ -245,7 +245,7 @@ def test_websocket_dribbling_server_does_not_hold_us(raw_server: Callable[[Talk]
     def dribble(connection: socket.socket, head: bytes) -> None:
         upgrade(connection, head)
         try:
-            for _ in range(100):
+            for _unused in range(100):
                 connection.sendall(b"\x89\x00")
                 CLOCK.sleep(0.05)
         except OSError:

@@ -15,7 +15,7 @@ def _make(path: Path, commits: int = 3, rows: int = 300, page_size: int = 4096) 
     con.execute(f"PRAGMA page_size={page_size}")
     con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT)")
     con.executemany("INSERT INTO t(a) VALUES (?)", [("x" * 300,)] * 3)
-    for _ in range(commits):
+    for _unused in range(commits):
         con.execute("BEGIN")
         con.executemany("INSERT INTO t(a) VALUES (?)", [("x" * 300,)] * (rows // commits))
         con.execute("COMMIT")
@@ -110,7 +110,7 @@ def test_a_journal_of_an_older_state_of_the_same_database_is_foreign(tmp_path: P
     path = _make(tmp_path / "a.db")
     crashed = _crash(path, tmp_path / "crash", "DELETE FROM t")
     con = sqlite3.connect(path)
-    for _ in range(3):
+    for _unused in range(3):
         con.execute("INSERT INTO t(a) SELECT a FROM t LIMIT 100")
         con.commit()
     con.close()

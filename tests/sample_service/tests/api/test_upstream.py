@@ -48,7 +48,7 @@ def test_without_a_configured_token_nobody_is_let_in(settings: Settings) -> None
 
 
 def test_requests_are_limited_except_health(client: TestClient) -> None:
-    answers = [client.get("/api/status").status_code for _ in range(RATE_LIMIT + 1)]
+    answers = [client.get("/api/status").status_code for _unused in range(RATE_LIMIT + 1)]
     assert answers == [200] * RATE_LIMIT + [429]
     assert client.get("/health").status_code == 200
     assert client.get("/").status_code == 200
@@ -64,7 +64,7 @@ def test_status_is_200_whatever_it_says(client: TestClient, settings: Settings) 
 def test_limit_slides_and_is_per_client() -> None:
     now = 0.0
     limiter = RateLimiter(lambda: now)
-    assert all(limiter.allow("a") for _ in range(RATE_LIMIT))
+    assert all(limiter.allow("a") for _unused in range(RATE_LIMIT))
     assert (limiter.allow("a"), limiter.allow("b")) == (False, True)
     now = 60.0
     assert limiter.allow("a")
