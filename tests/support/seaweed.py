@@ -73,7 +73,7 @@ class ObjectStore:
         command += ["-volume.max=40", "-master.volumeSizeLimitMB=256", "-s3", f"-s3.config={config}"]
         command += [f"-s3.port={s3}", f"-s3.port.grpc={grpc[0]}", f"-master.port={master}"]
         command += [f"-master.port.grpc={grpc[1]}", f"-volume.port={volume}", f"-volume.port.grpc={grpc[2]}"]
-        command += [f"-filer.port={filer}", f"-filer.port.grpc={grpc[3]}", "-s3.port.iceberg=0"]
+        command += [f"-filer.port={filer}", f"-filer.port.grpc={grpc[3]}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         command += ["-master.telemetry=false"]
         log = open(self.directory / "weed.log", "ab")  # noqa: SIM115 - belongs to the child
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory)

@@ -149,6 +149,7 @@ def build(top: Path, rows: int = 200) -> World:
         "user": pwd.getpwuid(os.getuid()).pw_name,
         "group": grp.getgrgid(os.getgid()).gr_name,
         "units": ["fluxhero-backend.service"],
+        "halt_file": str(world.root / "data" / "HALT"),
         "databases": [
             {
                 "name": "trades",

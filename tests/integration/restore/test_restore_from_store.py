@@ -139,7 +139,8 @@ def test_a_bare_host_is_rebuilt_from_one_fetch(host: Host) -> None:
     assert data["result"] == "restored" and host.service.active()
     after = contents(root)
     assert {name for name in before if name not in after} == {"data/cache/notes.txt", "releases/r1/venv/bin/python"}
-    assert all(after[name] == before[name] for name in after if name != "data/trades.db")
+    assert set(after) - set(before) == {"data/HALT"}, "the new host does not trade yet"
+    assert all(after[name] == before[name] for name in after if name not in ("data/trades.db", "data/HALT"))
     assert host.newest_row() == 200
     assert not list((host.config.state_dir / "staged").iterdir()), "decrypted secrets are left on the disk"
 

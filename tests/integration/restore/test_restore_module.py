@@ -45,6 +45,7 @@ class Controller:
             "ANSIBLE_COLLECTIONS_PATH": str(self._directory / "collections"),
             "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
             "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal",
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
             "ANSIBLE_LOCAL_TEMP": str(self._directory / "tmp"),
             "ANSIBLE_REMOTE_TEMP": str(self._directory / "tmp"),
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
