@@ -18,7 +18,6 @@ from tests.lab import hosts, names
 from tests.lab.drill import (
     STORE_PORT,
     DrillError,
-    install_collection,
     newest_backup,
     on_host,
     playbook,
@@ -32,6 +31,8 @@ from tests.lab.offsite import Offsite, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.lab.drill_report import Report
 
 RELEASE_LINK = "/opt/fluxhero/current"
 TRACES = "ls -lA /opt /etc /etc/systemd/system /usr/local/bin /var/lib; dpkg-query -W"
@@ -76,11 +77,8 @@ def back_up(kind: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def generations() -> Iterator[Generations]:
-    install_collection()
-    hosts.create(["store", "production"])
+def generations(lab: Report) -> Iterator[Generations]:
     hosts.create(["standby"], fresh=True)
-    playbook("site", Phase("site", 0), target="production")
     full = back_up("full")
     wait_for("more trades", lambda: sample("production").trades > trades_of(full) + MORE_TRADES, 30)
     yield Generations(full, back_up("daily"))

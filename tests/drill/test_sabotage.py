@@ -5,17 +5,12 @@ Runs on the lab's hosts, against the real store, with the playbooks of the insta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tests.lab import hosts, names
-from tests.lab.drill import DrillError, back_up, damage, on_host, playbook, prepare, prove
+from tests.lab.drill import DrillError, back_up, damage, on_host, playbook, prove
 from tests.lab.drill_report import Phase, Report
 from tests.lab.offsite import tunnel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NAMED = {
     "flip": "db-trades.sqlite.zst.age",
@@ -23,14 +18,6 @@ NAMED = {
     "signature": "MANIFEST.json.sig",
     "identity": ".age",
 }
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Report]:
-    report = Report(scenario="sabotage", started_at="")
-    prepare(report)
-    yield report
-    hosts.destroy(["standby"])
 
 
 @pytest.mark.parametrize("sabotage", list(NAMED))

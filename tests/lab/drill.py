@@ -45,8 +45,8 @@ HALT_FILE = "/opt/fluxhero/data/HALT"
 DATABASE = "/opt/fluxhero/data/trades.db"
 BACKEND_PORT, FRONTEND_PORT, STORE_PORT = 8000, 3000, 8333
 RATE = 50
-LOAD_S = 10
-AFTER_BACKUP_S = 10
+LOAD_S = 5
+AFTER_BACKUP_S = 5
 
 QUERY = """
 import json, sqlite3, sys
