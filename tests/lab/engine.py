@@ -78,27 +78,36 @@ def cgroups_mounted() -> bool:
 
 def start_engine() -> None:
     """Start dockerd: by systemd where it is process 1, else in the background."""
+    daemon: subprocess.Popen[bytes] | None = None
     if Path("/run/systemd/system").is_dir():
         run(["systemctl", "start", "docker"], log="dockerd")
     else:
         say("    starting dockerd in the background")
-        remove_stale_state()
-        names.LOGS.mkdir(parents=True, exist_ok=True)
-        with (names.LOGS / "dockerd.log").open("ab") as log:
-            subprocess.Popen(
-                ["dockerd"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        daemon = spawn_engine()
     deadline = time.monotonic() + ENGINE_START_TIMEOUT_S
     while not answers():
+        # One that is still shutting down keeps a new one from starting: try again.
+        if daemon is not None and daemon.poll() is not None:
+            daemon = spawn_engine()
         if time.monotonic() > deadline:
             raise SetupError(
                 f"dockerd did not answer within {ENGINE_START_TIMEOUT_S} s; see {names.LOGS / 'dockerd.log'}"
             )
-        time.sleep(0.5)
+        time.sleep(1)
+
+
+def spawn_engine() -> subprocess.Popen[bytes]:
+    """Start dockerd as a process that outlives this one."""
+    remove_stale_state()
+    names.LOGS.mkdir(parents=True, exist_ok=True)
+    with (names.LOGS / "dockerd.log").open("ab") as log:
+        return subprocess.Popen(
+            ["dockerd"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def remove_stale_state() -> None:
