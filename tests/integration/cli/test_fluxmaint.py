@@ -224,7 +224,14 @@ def test_a_stopped_backup_leaves_no_plain_data_and_says_so(fluxmaint: Fluxmaint,
     world.document["databases"][0]["invariants"] = [{"name": "endless", "sql": endless, "expect": 0}]
     world.config()
     command = [sys.executable, "-I", fluxmaint.executable, "backup", "--json", "--config", world.config_file]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # The tests may run in the background, where a shell has SIGINT ignored; fluxmaint would respect that.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509 - the tests start no threads
+    )
     staging = world.top / "state/staging"
     for _unused in range(600):
         if list(staging.glob("*/work/*.sqlite")):
