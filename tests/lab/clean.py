@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 from . import engine, names
 from .steps import output_of, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Tests also make containers of the lab's images, which pass their label on.
 HOSTS = (f"label={names.LABEL}", f"name={names.PREFIX}")
@@ -34,10 +38,7 @@ def main() -> int:
     if engine.answers():
         for kind, (listing, filters, removal) in OBJECTS.items():
             words = [word for wanted in filters for word in ("--filter", wanted)]
-            found = sorted(set((output_of([*listing, *words]) or "").split()))
-            if found:
-                say(f"removing {len(found)} {kind}")
-                failed |= output_of([*removal, *found], timeout_s=300) is None
+            failed |= not remove(kind, [*listing, *words], removal)
     else:
         say("no container engine answers: no containers to remove")
     sample = names.ROOT / "tests" / "sample_service"
@@ -47,9 +48,22 @@ def main() -> int:
             shutil.rmtree(folder)
     for folder in [path for path in names.ROOT.rglob("__pycache__") if "node_modules" not in path.parts]:
         shutil.rmtree(folder, ignore_errors=True)
-    if failed:
-        say(f"something could not be removed; see: docker ps --all --filter label={names.LABEL}")
     return int(failed)
+
+
+def remove(kind: str, listing: Sequence[str], removal: Sequence[str]) -> bool:
+    """Remove all that a command lists; an image that others are made of goes after them, in a later pass."""
+    found = sorted(set((output_of(listing) or "").split()))
+    if found:
+        say(f"removing {len(found)} {kind}")
+    while found:
+        output_of([*removal, *found], timeout_s=300)
+        left = sorted(set((output_of(listing) or "").split()))
+        if len(left) == len(found):
+            say(f"could not be removed: {kind} {', '.join(left)}; try: {' '.join(removal)} {left[0]}")
+            return False
+        found = left
+    return True
 
 
 if __name__ == "__main__":
