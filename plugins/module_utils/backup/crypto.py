@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from ..core.errors import CommandError, IntegrityError, PreconditionError, TimeoutExceeded
-from ..core.fsio import fsync_dir, private_umask
+from ..core.fsio import complete_file, private_umask
 from ..core.run import last_words, require_tool, run
 
 MANIFEST_NAMESPACE = "fluxmaint-manifest"
@@ -105,24 +105,15 @@ def encrypt(
     """
     zstd = [require_tool("zstd"), "-q", "-c", f"-{level}", f"-T{min(os.cpu_count() or 1, _MOST_THREADS)}"]
     age = [require_tool("age"), "-e", "-R", str(recipients_file)]
-    partial = dest.with_name(dest.name + ".partial")
-    try:
-        with private_umask(), open(partial, "wb") as output:
-            stored = DigestingWriter(output)
-            with Pipeline([zstd, age], timeout_s) as pipeline:
-                plain = DigestingWriter(pipeline.input)
-                pipeline.drain_into(stored)
-                with contextlib.suppress(BrokenPipeError):  # then the exit status tells why
-                    produce(plain)
-                pipeline.finish()
-            pipeline.check()
-            output.flush()
-            os.fsync(output.fileno())
-        os.replace(partial, dest)
-        fsync_dir(dest.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with private_umask(), complete_file(dest) as output:
+        stored = DigestingWriter(output)
+        with Pipeline([zstd, age], timeout_s) as pipeline:
+            plain = DigestingWriter(pipeline.input)
+            pipeline.drain_into(stored)
+            with contextlib.suppress(BrokenPipeError):  # then the exit status tells why
+                produce(plain)
+            pipeline.finish()
+        pipeline.check()
     return Encrypted(plain.digest(), stored.digest())
 
 
@@ -162,48 +153,39 @@ def decrypt(
         raise PreconditionError("the identity file is missing", subject=str(identity_file), object=subject)
     age = [require_tool("age"), "-d", "-i", str(identity_file)]
     zstd = [require_tool("zstd"), "-q", "-d", "-c"]
-    partial = dest.with_name(dest.name + ".partial")
-    try:
-        with private_umask(), open(partial, "wb") as output:
-            written = DigestingWriter(output)
-            received = hashlib.sha256()
-            size = 0
-            with Pipeline([age, zstd], timeout_s) as pipeline:
-                pipeline.drain_into(written, limit=plain.bytes)
-                feeding = True
-                for chunk in chunks:
-                    received.update(chunk)
-                    size += len(chunk)
-                    if feeding:
-                        try:
-                            pipeline.input.write(chunk)
-                        except BrokenPipeError:
-                            # Read on: whether the object is damaged matters more than what age thought of it.
-                            feeding = False
-                pipeline.finish()
-            got = Digest(size, received.hexdigest())
-            if got not in stored:
-                raise IntegrityError(
-                    f"the stored object is not what the manifest describes: {got.bytes} bytes, SHA-256 {got.sha256}",
-                    subject=subject,
-                    expected=[digest.sha256 for digest in stored],
-                    received=got.sha256,
-                )
-            pipeline.check_decryption(subject, identity_file)
-            if written.digest() != plain:
-                raise IntegrityError(
-                    "the decrypted content is not what the manifest describes",
-                    subject=subject,
-                    expected=plain.sha256,
-                    received=written.digest().sha256,
-                )
-            output.flush()
-            os.fsync(output.fileno())
-        os.replace(partial, dest)
-        fsync_dir(dest.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with private_umask(), complete_file(dest) as output:
+        written = DigestingWriter(output)
+        received = hashlib.sha256()
+        size = 0
+        with Pipeline([age, zstd], timeout_s) as pipeline:
+            pipeline.drain_into(written, limit=plain.bytes)
+            feeding = True
+            for chunk in chunks:
+                received.update(chunk)
+                size += len(chunk)
+                if feeding:
+                    try:
+                        pipeline.input.write(chunk)
+                    except BrokenPipeError:
+                        # Read on: whether the object is damaged matters more than what age thought of it.
+                        feeding = False
+            pipeline.finish()
+        got = Digest(size, received.hexdigest())
+        if got not in stored:
+            raise IntegrityError(
+                f"the stored object is not what the manifest describes: {got.bytes} bytes, SHA-256 {got.sha256}",
+                subject=subject,
+                expected=[digest.sha256 for digest in stored],
+                received=got.sha256,
+            )
+        pipeline.check_decryption(subject, identity_file)
+        if written.digest() != plain:
+            raise IntegrityError(
+                "the decrypted content is not what the manifest describes",
+                subject=subject,
+                expected=plain.sha256,
+                received=written.digest().sha256,
+            )
 
 
 class Pipeline:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import InputError
 
@@ -77,6 +77,26 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o600, owner: tuple[int, i
         replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def private_opener(path: str, flags: int) -> int:
+    """For `open`: a file that only its owner can read, never through a symbolic link."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+@contextlib.contextmanager
+def complete_file(path: Path) -> Iterator[IO[bytes]]:
+    """A new private file to write to: it has its name, durably, when the block ends, and never after an error."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb", opener=private_opener) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
         raise
 
 

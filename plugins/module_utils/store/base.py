@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import abc
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..core.errors import InputError, StoreError
-from ..core.fsio import fsync_dir
+from ..core.fsio import complete_file
 
 CHUNK = 1 << 20
 
@@ -93,20 +92,11 @@ class Store(abc.ABC):
 
     def get_to(self, key: str, path: Path) -> str:
         """Fetch an object into a new private file, durably; returns the SHA-256 of what was received."""
-        partial = path.with_name(path.name + ".partial")
         digest = hashlib.sha256()
-        try:
-            with self.read(key) as chunks, open(partial, "wb", opener=private_opener) as stream:
-                for chunk in chunks:
-                    digest.update(chunk)
-                    stream.write(chunk)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(partial, path)
-            fsync_dir(path.parent)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with self.read(key) as chunks, complete_file(path) as stream:
+            for chunk in chunks:
+                digest.update(chunk)
+                stream.write(chunk)
         return digest.hexdigest()
 
     def digest(self, key: str) -> str:
@@ -138,8 +128,3 @@ def checked_key(key: str, *, prefix: bool = False) -> str:
     if prefix and not key.endswith("/"):
         raise InputError(f"the prefix {key!r} must end with a slash")
     return key
-
-
-def private_opener(path: str, flags: int) -> int:
-    """For `open`: a file that only its owner can read, never through a symbolic link."""
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

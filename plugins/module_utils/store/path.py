@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..core.errors import StoreError
-from ..core.fsio import fsync_dir
-from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, checked_key, private_opener
+from ..core.fsio import fsync_dir, private_opener
+from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, checked_key
 
 _PARTIAL = ".partial-"
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)

@@ -61,3 +61,21 @@ def test_sha256_of_a_file_larger_than_one_chunk(tmp_path: Path) -> None:
     data = os.urandom((1 << 20) + 17)
     (tmp_path / "x").write_bytes(data)
     assert fsio.sha256_file(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_complete_file_gets_its_name_at_the_end_and_is_private(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with fsio.complete_file(target) as stream:
+        stream.write(b"whole")
+        assert not target.exists()
+    assert target.read_bytes() == b"whole"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_a_file_that_is_not_completed_leaves_the_old_one_and_no_rubbish(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(TypeError), fsio.complete_file(target) as stream:
+        stream.writelines([b"half", "not bytes"])  # type: ignore[list-item]
+    assert target.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
