@@ -142,8 +142,7 @@ def newest_backup(host: str) -> str:
 def check_from_outside(host: str, report: Report) -> None:
     """Ask the service itself, through a tunnel, as its users would. Raises DrillError on the first wrong answer."""
     with tunnel(host, BACKEND_PORT) as port:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status", timeout=10) as answer:
-            status = json.loads(answer.read())
+        status = backend_status(port)
         if status.get("status") != "ACTIVE" or not status.get("database_connected"):
             raise DrillError(f"/api/status says {status}")
         report.checks["status"] = f"ok: {status['status']}, trading {status.get('trading')}"
@@ -169,7 +168,7 @@ def tables_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def compare_digests(host: str, manifest: dict[str, Any], phase: Phase, report: Report) -> None:
+def compare_digests(host: str, manifest: dict[str, Any], report: Report) -> None:
     """Compute each table's content digest on the new host and compare it with the signed manifest's.
 
     The heartbeat goes on while trading is halted, so of it the numbers up to the snapshot's last are counted.
@@ -227,9 +226,9 @@ def drill(report: Report, sabotage: str) -> None:
         hosts.create(["standby"])
     with report.phase("Rebuild the service from the off-site store", recovery=True) as phase:
         recover(phase, report)
-    with report.phase("Check from outside", recovery=True) as phase:
+    with report.phase("Check from outside", recovery=True):
         check_from_outside("standby", report)
-        compare_digests("standby", manifest, phase, report)
+        compare_digests("standby", manifest, report)
         restored = tables_of(manifest)
         report.restored = Sample(manifest["started_at"], restored["heartbeat"]["rows"], restored["trades"]["rows"])
     with report.phase("Resume trading", recovery=True):
@@ -275,9 +274,13 @@ def prove(phase: Phase, report: Report, identity: Path) -> None:
 
 def status_of(host: str) -> dict[str, Any]:
     """What the backend of a host says of itself."""
-    with tunnel(host, BACKEND_PORT) as port, urllib.request.urlopen(
-        f"http://127.0.0.1:{port}/api/status", timeout=10
-    ) as answer:
+    with tunnel(host, BACKEND_PORT) as port:
+        return backend_status(port)
+
+
+def backend_status(port: int) -> dict[str, Any]:
+    """What the backend behind a tunnel says of itself."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status", timeout=10) as answer:
         status: dict[str, Any] = json.loads(answer.read())
     return status
 
