@@ -33,7 +33,6 @@ from ..core.run import require_tool, run
 from ..core.version import VERSION
 from ..sqlite import fingerprint, hot_backup
 from ..sqlite.connect import Deadline, require_database
-from ..store.base import Store
 from ..store.open import open_store
 from . import archive, checks, crypto, instructions, layout, staging
 from .catalog import GenerationInfo, list_generations
@@ -52,6 +51,7 @@ from .manifest import (
     Stored,
     Table,
 )
+from .upload import CacheShelves, Targets
 
 __all__ = ["Fetched", "GenerationInfo", "create", "fetch", "list_generations", "plan"]
 
@@ -148,7 +148,7 @@ class _Run:
         self.accept_drift = accept_drift
         self.deadline = Deadline(clock, backup.timeout_s, "backup")
         self.problems: list[str] = []
-        self.errors: dict[str, str] = {}
+        self.targets = Targets(config, clock, self.step)
         self.fingerprints: list[str] = []
 
     def step(self, name: str, **facts: Any) -> None:
@@ -166,19 +166,19 @@ class _Run:
         for dropped in staging.bound(self.backup.staging_dir):
             self.problems.append(f"generation {dropped} is no longer staged and will not reach every target")
             self.step("dropped_staged", generation=dropped)
-        stores = self._open_stores()
-        caught_up = self._catch_up(stores)
+        self.targets.open()
+        caught_up = self.targets.catch_up()
         staged = staging.Staged.begin(self.backup.staging_dir, layout.new_id(started))
         self.step("begin", generation=staged.id)
         try:
-            manifest = self._make(staged, stores, utc_text(started))
+            manifest = self._make(staged, utc_text(started))
         except BaseException:
             staged.remove()
             raise
-        targets = self._store_everywhere(staged, manifest, stores)
+        targets = self.targets.store(staged, manifest)
         if "stored" not in targets.values():
             raise StoreError(
-                f"no target took generation {staged.id}: {'; '.join(self.errors.values())}",
+                f"no target took generation {staged.id}: {'; '.join(self.targets.errors.values())}",
                 subject=staged.id,
                 untouched="what the targets hold; the generation stays staged and the next run completes it",
                 targets=targets,
@@ -186,7 +186,7 @@ class _Run:
         write_json(_last_manifest(self.config), json.loads(manifest.to_bytes()))
         if all(state == "stored" for state in targets.values()):
             staged.remove()
-        degraded = bool(self.problems or self.errors)
+        degraded = bool(self.problems or self.targets.errors)
         return {
             "id": staged.id,
             "kind": self.kind,
@@ -215,14 +215,14 @@ class _Run:
             "cache": {"files": len(manifest.cache), "new": len(staged.cache_objects())},
             "release": dataclasses.asdict(manifest.release) if manifest.release else None,
             "targets": targets,
-            "errors": self.errors,
+            "errors": self.targets.errors,
             "problems": self.problems,
             "caught_up": caught_up,
         }
 
     # ---- making it ready
 
-    def _make(self, staged: staging.Staged, stores: dict[str, Store], started_at: str) -> Manifest:
+    def _make(self, staged: staging.Staged, started_at: str) -> Manifest:
         recipients = crypto.read_recipients(self.backup.recipients_file)
         self.fingerprints = [crypto.fingerprint(recipient) for recipient in recipients]
         # The list that was checked is the list that is used, whatever happens to the file meanwhile.
@@ -235,7 +235,7 @@ class _Run:
             parts.append(part)
             records.append(record)
         parts += self._archives(staged)
-        cache = self._cache(staged, stores)
+        cache = self._cache(staged)
         release = self._release()
         text = instructions.render(
             identity=staged.id,
@@ -423,13 +423,12 @@ class _Run:
         path.write_bytes(answer.stdout)
         return path
 
-    def _cache(self, staged: staging.Staged, stores: dict[str, Store]) -> list[CacheFile]:
+    def _cache(self, staged: staging.Staged) -> list[CacheFile]:
         cache = self.config.cache
         if cache is None:
             return []
         self.step("cache")
-        index = staging.CacheIndex.load(self.config.state_dir)
-        shelves = {name: self._shelf(store) for name, store in stores.items()}
+        shelves = self.targets.shelves()
         spool = staged.work / "spool"
         files: list[CacheFile] = []
         with self._optional():
@@ -439,39 +438,16 @@ class _Run:
                 if wanted and not path.is_symlink():
                     with self._optional():
                         copied = archive.copy_aside(path, spool, clock=self.clock)
-                        files.append(self._cache_file(staged, copied, stores, shelves, index))
+                        files.append(self._cache_file(staged, copied, shelves))
         spool.unlink(missing_ok=True)
         if not files:
             self.problems.append(f"there is no cache file to back up in {cache.directory}")
-        index.keep({item.file.sha256 for item in files})
-        index.save()
+        shelves.save({item.file.sha256 for item in files})
         return files
 
-    def _cache_file(
-        self,
-        staged: staging.Staged,
-        copied: archive.Copied,
-        stores: dict[str, Store],
-        shelves: dict[str, dict[str, int] | None],
-        index: staging.CacheIndex,
-    ) -> CacheFile:
+    def _cache_file(self, staged: staging.Staged, copied: archive.Copied, shelves: CacheShelves) -> CacheFile:
         sha256 = copied.entry.sha256
-        name = layout.cache_object(sha256)
-        key = layout.base(self.config.service, self.config.host) + name
-        forms: list[Stored] = []
-        lacking = False
-        for target in self.backup.targets:
-            known = index.get(sha256, target.name)
-            shelf = shelves.get(target.name)
-            if shelf is None:  # the target is down: believe what was noted when it was stored
-                lacking = lacking or known is None
-            elif key not in shelf:
-                known, lacking = None, True
-            elif known is None:  # stored by a run that was killed before it could note it
-                known = Stored(shelf[key], stores[target.name].digest(key))
-                index.put(sha256, target.name, known)
-            if known is not None and known not in forms:
-                forms.append(known)
+        forms, lacking = shelves.forms(sha256)
         file = staged.cache / f"{sha256}.zst.age"
         if lacking and not file.exists():
             with open(copied.copy, "rb") as stream:
@@ -481,14 +457,7 @@ class _Run:
             staged.note_cache(sha256, done.stored)
         if lacking:
             forms.append(staged.cache_form(sha256))
-        return CacheFile(copied.entry, name, forms)
-
-    def _shelf(self, store: Store) -> dict[str, int] | None:
-        """The cache objects that a target holds, or None when it does not answer."""
-        with contextlib.suppress(StoreError):
-            listed = store.list(layout.cache(self.config.service, self.config.host))
-            return {item.key: item.size for item in listed}
-        return None
+        return CacheFile(copied.entry, layout.cache_object(sha256), forms)
 
     def _release(self) -> Release | None:
         system = self.config.system
@@ -544,97 +513,6 @@ class _Run:
     def _previous(self) -> Manifest | None:
         path = _last_manifest(self.config)
         return Manifest.from_bytes(path.read_bytes(), subject=str(path)) if path.exists() else None
-
-    # ---- storing it
-
-    def _open_stores(self) -> dict[str, Store]:
-        stores = {}
-        for target in self.backup.targets:
-            try:
-                store = open_store(target, self.clock)
-                store.check()
-                stores[target.name] = store
-            except EngineError as error:
-                self._failed(target.name, error)
-        return stores
-
-    def _failed(self, target: str, error: EngineError) -> None:
-        self.errors[target] = str(error)
-        self.step("target_failed", target=target, error=error.as_dict())
-
-    def _catch_up(self, stores: dict[str, Store]) -> dict[str, dict[str, str]]:
-        """Complete the staged generations of earlier runs on the targets that lacked them."""
-        done = {}
-        for staged in staging.ready(self.backup.staging_dir):
-            manifest = Manifest.from_bytes(staged.manifest_file.read_bytes(), subject=str(staged.manifest_file))
-            targets = self._store_everywhere(staged, manifest, stores)
-            done[staged.id] = targets
-            if all(state == "stored" for state in targets.values()):
-                staged.remove()
-        return done
-
-    def _store_everywhere(
-        self, staged: staging.Staged, manifest: Manifest, stores: dict[str, Store]
-    ) -> dict[str, str]:
-        """Each target on its own: one that fails does not keep the others from being completed."""
-        states = {}
-        for target in self.backup.targets:
-            if target.name not in staged.stored_on():
-                states[target.name] = "failed"
-                if target.name not in stores:
-                    continue
-                try:
-                    self._store(staged, manifest, stores[target.name])
-                except EngineError as error:
-                    self._failed(target.name, error)
-                    continue
-                staged.note_stored(target.name)
-            states[target.name] = "stored"
-        return states
-
-    def _store(self, staged: staging.Staged, manifest: Manifest, store: Store) -> None:
-        base = layout.base(manifest.service, manifest.host)
-        prefix = layout.generation(manifest.service, manifest.host, manifest.id)
-        facts = {"generation": manifest.id, "target": store.name}
-        commit = (hashlib.sha256(staged.manifest_file.read_bytes()).hexdigest() + "\n").encode()
-        if store.exists(prefix + layout.COMMIT):  # stored by a run that was killed before it could note it
-            if store.get_bytes(prefix + layout.COMMIT) != commit:
-                raise StoreError("belongs to another manifest", subject=prefix + layout.COMMIT)
-            return
-        self._store_cache(staged, manifest, store, base)
-        for part in manifest.parts:
-            self.step("store", object=part.object, **facts)
-            store.put_file(prefix + part.object, staged.objects / part.object, part.stored.sha256)
-        for name in (layout.INSTRUCTIONS, layout.MANIFEST, layout.SIGNATURE):
-            file = staged.objects / name
-            self.step("store", object=name, **facts)
-            store.put_file(prefix + name, file, hashlib.sha256(file.read_bytes()).hexdigest())
-        self.step("commit", **facts)
-        store.put_new(prefix + layout.COMMIT, commit)
-        self.step("committed", **facts)
-
-    def _store_cache(self, staged: staging.Staged, manifest: Manifest, store: Store, base: str) -> None:
-        index = staging.CacheIndex.load(self.config.state_dir)
-        there = {item.key: item.size for item in store.list(base + "cache/")} if manifest.cache else {}
-        for item in manifest.cache:
-            key = base + item.object
-            if key in there:
-                if there[key] not in {stored.bytes for stored in item.stored}:
-                    raise StoreError(f"target {store.name} holds another object under this key", subject=key)
-                continue
-            file = staged.cache / Path(item.object).name
-            if not file.exists():
-                raise StoreError(
-                    f"target {store.name} lost it, and it is no longer staged",
-                    subject=key,
-                    remedy="take a new generation",
-                )
-            form = staged.cache_form(item.file.sha256)
-            self.step("store", object=item.object, generation=manifest.id, target=store.name)
-            store.put_file(key, file, form.sha256)
-            there[key] = form.bytes
-            index.put(item.file.sha256, store.name, form)
-        index.save()
 
 
 def _preconditions(config: Config, kind: str) -> Backup:
