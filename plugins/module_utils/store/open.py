@@ -5,14 +5,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..core.clock import Clock
 from ..core.config import Target, TargetS3
 from .base import Store
 from .path import PathStore
 
 
-def open_store(target: Target, clock: Clock | None = None) -> Store:
-    """The store of a configured target. Nothing is asked of an S3 service yet; `Store.check` does that."""
+def open_store(target: Target, clock: Clock | None = None, *, write_credentials_file: Path | None = None) -> Store:
+    """The store of a configured target. Nothing is asked of an S3 service yet; `Store.check` does that.
+
+    Args:
+        write_credentials_file: other credentials for writing, where the target's own may only read.
+    """
     if isinstance(target, TargetS3):
         from .s3 import S3Store
 
@@ -24,6 +30,7 @@ def open_store(target: Target, clock: Clock | None = None) -> Store:
             credentials_file=target.credentials_file,
             prefix=target.prefix,
             lock_days=target.lock_days,
+            write_credentials_file=write_credentials_file,
             clock=clock,
         )
     return PathStore(target.name, target.path, require_mount=target.require_mount, marker=target.marker)

@@ -44,6 +44,7 @@ class S3Store(Store):
         endpoint: URL of the service; plain `http` is meant for closed networks only.
         credentials_file: JSON with `access_key` and `secret_key`, not readable by others.
         lock_days: days for which each new object is locked; 0 leaves that to the bucket's default.
+        write_credentials_file: of the same form, used for writing alone, when the first may only read.
         retries: attempts for each request after the first one failed.
     """
 
@@ -57,6 +58,7 @@ class S3Store(Store):
         credentials_file: Path,
         prefix: str = "",
         lock_days: int = 0,
+        write_credentials_file: Path | None = None,
         clock: Clock | None = None,
         connect_timeout_s: float = 10,
         read_timeout_s: float = 60,
@@ -69,9 +71,11 @@ class S3Store(Store):
         self._lock_days = lock_days
         self._clock = clock or Clock()
         self._boto = _Boto()
-        self._client = self._boto.client(
-            endpoint, region, _credentials(credentials_file), connect_timeout_s, read_timeout_s, retries
-        )
+        limits = (connect_timeout_s, read_timeout_s, retries)
+        self._client = self._boto.client(endpoint, region, _credentials(credentials_file), *limits)
+        self._writer = self._client
+        if write_credentials_file is not None:
+            self._writer = self._boto.client(endpoint, region, _credentials(write_credentials_file), *limits)
 
     def check(self) -> None:
         """Raise StoreError unless the bucket answers to these credentials."""
@@ -140,7 +144,7 @@ class S3Store(Store):
                 yield iter(lambda: body.read(CHUNK), b"")
 
     def _put_object(self, key: str, body: Any, checksum: str) -> None:
-        self._client.put_object(
+        self._writer.put_object(
             Bucket=self.bucket, Key=self._key(key), Body=body, ChecksumSHA256=checksum, **self._lock(), **self._new()
         )
 
@@ -148,22 +152,22 @@ class S3Store(Store):
         """One part in memory at a time, each with its own checksum."""
         length = max(PART_BYTES, -(-size // _MOST_PARTS))
         where = {"Bucket": self.bucket, "Key": self._key(key)}
-        upload = self._client.create_multipart_upload(ChecksumAlgorithm="SHA256", **self._lock(), **where)["UploadId"]
+        upload = self._writer.create_multipart_upload(ChecksumAlgorithm="SHA256", **self._lock(), **where)["UploadId"]
         try:
             parts = []
             for number, data in enumerate(iter(lambda: stream.read(length), b""), start=1):
                 checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-                sent = self._client.upload_part(
+                sent = self._writer.upload_part(
                     UploadId=upload, PartNumber=number, Body=data, ChecksumSHA256=checksum, **where
                 )
                 parts.append({"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum})
-            self._client.complete_multipart_upload(
+            self._writer.complete_multipart_upload(
                 UploadId=upload, MultipartUpload={"Parts": parts}, **self._new("CompleteMultipartUpload"), **where
             )
         except BaseException:
             # Best effort: the credentials may not be allowed to, and the first error is the one that counts.
             with contextlib.suppress(*self._boto.errors):
-                self._client.abort_multipart_upload(UploadId=upload, **where)
+                self._writer.abort_multipart_upload(UploadId=upload, **where)
             raise
 
     def _lock(self) -> dict[str, Any]:
