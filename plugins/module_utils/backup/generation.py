@@ -246,6 +246,9 @@ class _Run:
             signer=self.backup.signer,
             parts=parts,
             cache=cache,
+            release=release,
+            units=self.config.units,
+            halt_file=self.config.halt_file,
         )
         manifest = Manifest(
             format=FORMAT,
