@@ -17,9 +17,14 @@ PACKAGE = "fluxmaint"
 CONTROLLER_ONLY = frozenset({"ansible.py"})
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _SHEBANG = b"#!/usr/bin/python3\n"
-_MAIN = f"""import sys
+# Until the command line handles signals, Ctrl-C ends it at once and quietly: nothing has been done yet.
+_MAIN = f"""import signal
+import sys
 
-from {PACKAGE}.cli import main
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from {PACKAGE}.cli.main import main
 
 sys.exit(main())
 """

@@ -95,7 +95,7 @@ def test_the_rules_notice_a_wrong_import(relative: str, source: str) -> None:
     [
         ("sqlite/x.py", "from ..core.errors import EngineError"),
         ("sqlite/x.py", "from . import connect"),
-        ("cli.py", "from .backup import restore"),
+        ("cli/x.py", "from ..backup import restore"),
         ("store/s3.py", "import boto3"),
     ],
 )

@@ -1,0 +1,121 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands about backups: take, list and prove generations, tell their state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..backup import generation, overview, proof, restore
+from ..core.errors import StoreError
+from ..core.journal import Journal
+from ..core.lease import held_by
+from ..store.open import open_store
+from .command import DEGRADED, Answer, Commands, Context
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this module."""
+    backup = commands.add("backup", _backup, "take a generation and store it on every target")
+    backup.add_argument("--kind", choices=("daily", "full"), default="daily")
+    backup.add_argument(
+        "--accept-drift", action="store_true", help="a person has looked at the tables that lost rows: take them"
+    )
+
+    listing = commands.add("generations", _generations, "list the generations on the targets")
+    listing.add_argument("--target", default="", metavar="NAME", help="only this target")
+    listing.add_argument("--host", default="", help="of another host than this one")
+
+    proving = commands.add("prove", _prove, "restore a generation into an empty directory and check everything")
+    proving.add_argument("--generation", default="latest", metavar="ID")
+    proving.add_argument("--target", required=True, metavar="NAME", help="fetch from this target alone")
+    proving.add_argument("--host", default="", help="a generation of another host than this one")
+    proving.add_argument("--identity", type=Path, required=True, metavar="FILE", help="age identity to decrypt with")
+    proving.add_argument("--work-dir", type=Path, metavar="DIR", help="where to restore to; emptied afterwards")
+
+    commands.add("status", _status, "tell the state of the backups of this host")
+
+
+def _backup(context: Context) -> Answer:
+    config = context.config
+    result = generation.create(
+        config,
+        context.options.kind,
+        clock=context.clock,
+        journal=context.journal(config),
+        accept_drift=context.options.accept_drift,
+    )
+    size = f"{result['bytes']} bytes as {result['stored_bytes']}"
+    lines = [f"generation {result['id']} ({result['kind']}): {result['result']}, {size}, {result['duration_s']:.1f} s"]
+    lines += [f"  target {name}: {state}" for name, state in result["targets"].items()]
+    lines += [f"  {name}: {text}" for name, text in result["errors"].items()]
+    lines += [f"  problem: {text}" for text in result["problems"]]
+    return Answer(result, "\n".join(lines), DEGRADED if result["result"] == "degraded" else 0)
+
+
+def _prove(context: Context) -> Answer:
+    options, config = context.options, context.config
+    backup = config.require_backup()
+    result = proof.prove(
+        open_store(backup.target(options.target), context.clock),
+        config.service,
+        options.host or config.host,
+        options.generation,
+        identity_file=options.identity,
+        allowed_signers_file=backup.allowed_signers_file,
+        signer=f"{config.service}@{options.host}" if options.host else backup.signer,
+        work_dir=options.work_dir or config.state_dir / "proofs",
+        verifier=config.host,
+        signing_key_file=backup.signing_key_file if backup.signing_key_file.exists() else None,
+        evidence_dir=config.state_dir / "evidence",
+        clock=context.clock,
+        journal=context.journal(config),
+    )
+    kept = "written back" if result["written_back"] else f"not written back: {result['write_back_error']}"
+    text = (
+        f"generation {result['generation']} of {result['host']} on target {result['target']} is proven:"
+        f" {result['files']} files, {result['bytes']} bytes in {result['duration_s']:.1f} s; the proof is {kept}"
+    )
+    return Answer(result, text)
+
+
+def _generations(context: Context) -> Answer:
+    options = context.options
+    facts = overview.overview(context.config, target=options.target, host=options.host, clock=context.clock)
+    return Answer(facts, overview.table(facts), DEGRADED if facts["problems"] else 0)
+
+
+def _status(context: Context) -> Answer:
+    config = context.config
+    ends = [entry for entry in Journal(config.journal_file).read("backup") if entry["event"] == "end"]
+    last = ends[-1] if ends else None
+    restoring = restore.status(config)
+    unfinished = restoring["id"] if restoring and restoring["open"] else None
+    lease = held_by(config.lease_file)
+    try:
+        held = overview.overview(config, verify_proofs=True, clock=context.clock)
+        lines = [overview.table(held)]
+    except StoreError as error:
+        held = {"targets": error.facts.get("targets", {}), "newest": "", "newest_proven": ""}
+        lines = [str(error)]
+    lines.append(f"last backup: {last['time']} {last['result']} {last.get('id', '')}" if last else "last backup: never")
+    if lease:
+        lines.append(f"lease: held by process {lease['pid']} for {lease['purpose']} since {lease['since']}")
+    if unfinished:
+        lines.append(f"restore {unfinished} is unfinished: fluxmaint restore --resume finishes or undoes it")
+    well = last is not None and last["result"] == "ok" and not unfinished
+    well = well and all(state["reachable"] and state["committed"] for state in held["targets"].values())
+    data = {
+        "service": config.service,
+        "host": config.host,
+        "result": "ok" if well else "degraded",
+        "last_backup": last and {"id": last.get("id"), "time": last["time"], "result": last["result"]},
+        "newest": held["newest"],
+        "newest_proven": held["newest_proven"],
+        "targets": held["targets"],
+        "lease": lease,
+        "unfinished_restore": unfinished,
+    }
+    heading = f"{config.service} on {config.host}: {data['result']}"
+    return Answer(data, "\n".join([heading, *lines]), 0 if well else DEGRADED)
