@@ -445,22 +445,23 @@ class _Run:
         spool.unlink(missing_ok=True)
         if not files:
             self.problems.append(f"there is no cache file to back up in {cache.directory}")
-        shelves.save({item.file.sha256 for item in files})
+        shelves.save({item.object for item in files})
         return files
 
     def _cache_file(self, staged: staging.Staged, copied: archive.Copied, shelves: CacheShelves) -> CacheFile:
         sha256 = copied.entry.sha256
-        forms, lacking = shelves.forms(sha256)
-        file = staged.cache / f"{sha256}.zst.age"
+        name = layout.cache_object(sha256, self.fingerprints)
+        forms, lacking = shelves.forms(name)
+        file = staged.cache_file(name)
         if lacking and not file.exists():
             with open(copied.copy, "rb") as stream:
                 done = crypto.encrypt_file(stream, file, **self._encryption(staged))
             if done.plain.sha256 != sha256:
                 raise IntegrityError("the staged copy changed", subject=str(copied.copy))
-            staged.note_cache(sha256, done.stored)
+            staged.note_cache(name, done.stored)
         if lacking:
-            forms.append(staged.cache_form(sha256))
-        return CacheFile(copied.entry, layout.cache_object(sha256), forms)
+            forms.append(staged.cache_form(name))
+        return CacheFile(copied.entry, name, forms)
 
     def _release(self) -> Release | None:
         system = self.config.system

@@ -13,13 +13,16 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 
+from ..core.clock import parse_utc, utc_text
 from . import layout
 from .crypto import MANIFEST_NAMESPACE
 from .manifest import CacheFile, FileEntry, Part, Release
 
 _MEGABYTE = 1 << 20
+_STORED_BY = timedelta(hours=1)  # after its start, a generation lies on its targets
 
 _HEAD = """\
 # HOW TO RESTORE {service} ON {host} BY HAND
@@ -87,9 +90,9 @@ _HEAD = """\
 #   C: no "complete": the copy is not whole, or the generation was never completed and is no backup.
 #      "Could not verify signature" or no "genuine": somebody changed it, or your list of signers is not the right
 #      one. Do not go on with it. Take the generation from another target, or another generation.
-#   D: "FAILED": that object is damaged or was exchanged. Copy it again, or from another target. A bucket
-#      with versions still has what was overwritten: add --s3-version-at and a time to rclone's commands, such as
-#      {version_at}
+#   D: "FAILED": that object is damaged or was exchanged. Copy it again, or from another target. A bucket that keeps
+#      versions still has what was overwritten: copy into another directory with
+#      --s3-version-at {version_at} added to both commands of rclone, or another time when all was well.
 #      "no identity matched any of the recipients": that is another private key. One of these is needed:
 {recipients}\
 #      Yours has this one: echo "SHA256:$(age-keygen -y "$IDENTITY" | tr -d '\\n' | sha256sum | cut -c -32)"
@@ -234,7 +237,7 @@ def render(
         host=host,
         kind=kind,
         started_at=started_at,
-        version_at=started_at.replace("T", " ").rstrip("Z"),
+        version_at=utc_text(parse_utc(started_at) + _STORED_BY),
         base=base,
         signer=signer,
         signer_word=shlex.quote(signer),
@@ -255,7 +258,7 @@ def render(
     text = [head, _check(objects), _UNPACK]
     text += [_unpack(part) for part in parts]
     if cache:
-        text += [_UNPACK_CACHE, _lines((item.file.sha256, item.file.member) for item in cache), "FILES\n"]
+        text += [_UNPACK_CACHE, _lines((_cache_name(item), item.file.member) for item in cache), "FILES\n"]
     text.append(_UNPACKED)
     unpacked = [(part.sha256, f"restored/{_database_file(part)}") for part in databases]
     unpacked += [
@@ -281,6 +284,10 @@ def render(
 def _typed(commands: Iterable[str]) -> str:
     """Commands that a person types."""
     return "".join(f"#     {command}\n" for command in commands)
+
+
+def _cache_name(item: CacheFile) -> str:
+    return item.object[len("cache/") : -len(".zst.age")]
 
 
 def _megabytes(parts: Sequence[Part], cache: Sequence[CacheFile]) -> int:

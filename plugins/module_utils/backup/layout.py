@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
+from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from ..core.errors import InputError
@@ -64,9 +66,19 @@ def cache(service: str, host: str) -> str:
     return f"{base(service, host)}cache/"
 
 
-def cache_object(sha256: str) -> str:
-    """Name of a cache file, relative to `base`."""
-    return f"cache/{sha256}.zst.age"
+def cache_object(sha256: str, recipients: Iterable[str]) -> str:
+    """Name of a cache file, relative to `base`: its content's digest and that of the recipients' fingerprints.
+
+    Encrypted to other recipients it is another object, so that a change of keys leaves nothing behind that
+    only the old ones can decrypt.
+    """
+    readers = hashlib.sha256("\n".join(sorted(recipients)).encode()).hexdigest()[:12]
+    return f"cache/{sha256}-{readers}.zst.age"
+
+
+def is_cache_object(name: str, sha256: str) -> bool:
+    """Whether a cache file of this content may have that name; without recipients it is of an older writer."""
+    return re.fullmatch(rf"cache/{re.escape(sha256)}(-[0-9a-f]{{12}})?\.zst\.age", name) is not None
 
 
 def proofs(service: str, host: str) -> str:

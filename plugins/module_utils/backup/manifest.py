@@ -15,6 +15,7 @@ from typing import Any, Optional, TypeVar, Union, get_args, get_origin, get_type
 from ..core.clock import parse_utc
 from ..core.errors import InputError, IntegrityError
 from ..core.fsio import json_bytes
+from . import layout
 
 FORMAT = 1
 KINDS = ("daily", "full")
@@ -89,7 +90,7 @@ class Part:
 
 @dataclass(frozen=True)
 class CacheFile:
-    """A market-data file, stored once under its content's digest.
+    """A market-data file, stored once under its content's digest and that of its recipients.
 
     `stored` lists the encrypted forms under which stores hold it: one, unless a target had to be filled again.
     """
@@ -262,7 +263,8 @@ class Manifest:
         _unique("cache", [item.file.path for item in self.cache])
         for item in self.cache:
             _check_file("cache", item.file)
-            _one_of("cache.object", item.object, (f"cache/{item.file.sha256}.zst.age",))
+            if not layout.is_cache_object(item.object, item.file.sha256):  # becomes the name of an object
+                raise InputError(f"cache.object must be cache/{item.file.sha256}-<recipients>.zst.age")
             if not item.stored:
                 raise InputError(f"cache: {item.file.path} lists no stored object")
             for stored in item.stored:

@@ -41,7 +41,7 @@ class Staged:
             state = read_json(self._state_file)
             try:
                 self._stored = list(state["stored_on"])
-                self._forms = {sha256: Stored(**form) for sha256, form in state["cache"].items()}
+                self._forms = {name: Stored(**form) for name, form in state["cache"].items()}
             except (KeyError, TypeError, AttributeError):
                 raise InputError(
                     "is not the state of a staged generation",
@@ -75,16 +75,20 @@ class Staged:
         shutil.rmtree(self.work)
         self._save()
 
-    def note_cache(self, sha256: str, form: Digest) -> None:
-        """Note the encrypted form of a cache file that is staged."""
-        self._forms[sha256] = Stored(form.bytes, form.sha256)
+    def cache_file(self, name: str) -> Path:
+        """Where the cache object of that name is staged, if it is."""
+        return self.cache / Path(name).name
 
-    def cache_form(self, sha256: str) -> Stored:
-        """The encrypted form of a staged cache file."""
-        return self._forms[sha256]
+    def note_cache(self, name: str, form: Digest) -> None:
+        """Note the encrypted form of a cache object that is staged."""
+        self._forms[name] = Stored(form.bytes, form.sha256)
+
+    def cache_form(self, name: str) -> Stored:
+        """The encrypted form of a staged cache object."""
+        return self._forms[name]
 
     def cache_objects(self) -> list[str]:
-        """The cache files that are staged, by the digest of their content."""
+        """Names of the cache objects that are staged."""
         return sorted(self._forms)
 
     def stored_on(self) -> list[str]:
@@ -103,7 +107,7 @@ class Staged:
         fsync_dir(self.directory.parent)
 
     def _save(self) -> None:
-        forms = {sha256: {"bytes": form.bytes, "sha256": form.sha256} for sha256, form in self._forms.items()}
+        forms = {name: {"bytes": form.bytes, "sha256": form.sha256} for name, form in self._forms.items()}
         write_json(self._state_file, {"stored_on": self._stored, "cache": forms})
 
 
@@ -144,7 +148,7 @@ def _is_index(entries: Any) -> bool:
 
 
 class CacheIndex:
-    """Which encrypted form of a cache file each target holds. Lost, it is made again by reading the targets."""
+    """Which encrypted form of a cache object each target holds. Lost, it is made again by reading the targets."""
 
     def __init__(self, path: Path, entries: dict[str, dict[str, dict[str, Any]]]) -> None:
         self._path = path
@@ -160,18 +164,18 @@ class CacheIndex:
             entries = {}
         return cls(path, entries if _is_index(entries) else {})
 
-    def get(self, sha256: str, target: str) -> Stored | None:
+    def get(self, name: str, target: str) -> Stored | None:
         """The form that a target holds, as far as it was noted."""
-        found = self._entries.get(sha256, {}).get(target)
+        found = self._entries.get(name, {}).get(target)
         return Stored(found["bytes"], found["sha256"]) if found else None
 
-    def put(self, sha256: str, target: str, form: Stored) -> None:
+    def put(self, name: str, target: str, form: Stored) -> None:
         """Note the form that a target holds."""
-        self._entries.setdefault(sha256, {})[target] = {"bytes": form.bytes, "sha256": form.sha256}
+        self._entries.setdefault(name, {})[target] = {"bytes": form.bytes, "sha256": form.sha256}
 
     def keep(self, wanted: Collection[str]) -> None:
-        """Forget the files that are gone from the host."""
-        self._entries = {sha256: forms for sha256, forms in self._entries.items() if sha256 in wanted}
+        """Forget the objects that the host's files no longer need."""
+        self._entries = {name: forms for name, forms in self._entries.items() if name in wanted}
 
     def save(self) -> None:
         """Write it, atomically."""

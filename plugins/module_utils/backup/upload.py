@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 from ..core.clock import Clock
 from ..core.config import Config
@@ -122,18 +121,18 @@ class Targets:
                 if there[key] not in {stored.bytes for stored in item.stored}:
                     raise StoreError(f"target {store.name} holds another object under this key", subject=key)
                 continue
-            file = staged.cache / Path(item.object).name
+            file = staged.cache_file(item.object)
             if not file.exists():
                 raise StoreError(
                     f"target {store.name} lost it, and it is no longer staged",
                     subject=key,
                     remedy="take a new generation",
                 )
-            form = staged.cache_form(item.file.sha256)
+            form = staged.cache_form(item.object)
             self._step("store", object=item.object, generation=manifest.id, target=store.name)
             store.put_file(key, file, form.sha256)
             there[key] = form.bytes
-            index.put(item.file.sha256, store.name, form)
+            index.put(item.object, store.name, form)
         index.save()
 
 
@@ -147,13 +146,13 @@ class CacheShelves:
         self._index = staging.CacheIndex.load(config.state_dir)
         self._shelves = {name: self._shelf(store) for name, store in stores.items()}
 
-    def forms(self, sha256: str) -> tuple[list[Stored], bool]:
-        """The forms that the targets hold of a cache file, and whether one of them may lack it."""
-        key = self._base + layout.cache_object(sha256)
+    def forms(self, name: str) -> tuple[list[Stored], bool]:
+        """The forms that the targets hold of a cache object, and whether one of them may lack it."""
+        key = self._base + name
         forms: list[Stored] = []
         lacking = False
         for target in self._targets:
-            known = self._index.get(sha256, target)
+            known = self._index.get(name, target)
             shelf = self._shelves.get(target)
             if shelf is None:  # the target is down: believe what was noted when it was stored
                 lacking = lacking or known is None
@@ -161,13 +160,13 @@ class CacheShelves:
                 known, lacking = None, True
             elif known is None:  # stored by a run that was killed before it could note it
                 known = Stored(shelf[key], self._stores[target].digest(key))
-                self._index.put(sha256, target, known)
+                self._index.put(name, target, known)
             if known is not None and known not in forms:
                 forms.append(known)
         return forms, lacking
 
     def save(self, wanted: Collection[str]) -> None:
-        """Write what was noted, for the cache files that are still wanted."""
+        """Write what was noted, for the cache objects that are still wanted."""
         self._index.keep(wanted)
         self._index.save()
 
