@@ -135,7 +135,7 @@ _UNPACK_CACHE = """\
   while IFS= read -r line; do
     name="restored.partial/cache/${line#*  }"
     mkdir -p "$(dirname "$name")"
-    plain "../../cache/${line%%  *}.zst.age" > "$name"
+    plain "../../${line%%  *}" > "$name"
   done <<'FILES'
 """
 
@@ -258,7 +258,7 @@ def render(
     text = [head, _check(objects), _UNPACK]
     text += [_unpack(part) for part in parts]
     if cache:
-        text += [_UNPACK_CACHE, _lines((_cache_name(item), item.file.member) for item in cache), "FILES\n"]
+        text += [_UNPACK_CACHE, *(f"{item.object}  {item.file.member}\n" for item in cache), "FILES\n"]
     text.append(_UNPACKED)
     unpacked = [(part.sha256, f"restored/{_database_file(part)}") for part in databases]
     unpacked += [
@@ -284,10 +284,6 @@ def render(
 def _typed(commands: Iterable[str]) -> str:
     """Commands that a person types."""
     return "".join(f"#     {command}\n" for command in commands)
-
-
-def _cache_name(item: CacheFile) -> str:
-    return item.object[len("cache/") : -len(".zst.age")]
 
 
 def _megabytes(parts: Sequence[Part], cache: Sequence[CacheFile]) -> int:
