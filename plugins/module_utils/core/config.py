@@ -107,7 +107,10 @@ class TargetPath:
 
 @dataclass(frozen=True)
 class TargetS3:
-    """A backup target in an S3-compatible store. `lock_days` 0 leaves retention to the bucket's default."""
+    """A backup target in an S3-compatible store. `lock_days` 0 leaves retention to the bucket's default.
+
+    A request that gets no byte of an answer for `answer_timeout_s` seconds has failed; `retries` more are tried.
+    """
 
     name: str
     endpoint: str
@@ -116,6 +119,8 @@ class TargetS3:
     prefix: str
     credentials_file: Path
     lock_days: int
+    answer_timeout_s: float = 60
+    retries: int = 3
 
 
 Target = Union[TargetPath, TargetS3]
@@ -360,6 +365,8 @@ def _target(section: _Section) -> Target:
             prefix=str(section._take("prefix", "a text", _is_text, "") or "").strip("/"),
             credentials_file=section.file("credentials_file"),
             lock_days=section.integer("lock_days", 0),
+            answer_timeout_s=section.number("answer_timeout_s", 60, least=0.1, most=3600),
+            retries=section.integer("retries", 3, most=20),
         )
     else:
         target = TargetPath(

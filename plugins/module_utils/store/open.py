@@ -30,6 +30,9 @@ def open_store(target: Target, clock: Clock | None = None, *, write_credentials_
             credentials_file=target.credentials_file,
             prefix=target.prefix,
             lock_days=target.lock_days,
+            connect_timeout_s=min(10, target.answer_timeout_s),
+            read_timeout_s=target.answer_timeout_s,
+            retries=target.retries,
             write_credentials_file=write_credentials_file,
             clock=clock,
         )
