@@ -88,7 +88,7 @@ targets:
       description: Id of the newest proven generation, or empty.
       type: str
 generations:
-  description: Every generation on every target, newest first.
+  description: Every generation, newest first.
   returned: success
   type: list
   elements: dict
@@ -96,9 +96,18 @@ generations:
     id:
       description: The generation's id.
       type: str
-    target:
-      description: Name of the target.
-      type: str
+    targets:
+      description: Names of the targets that hold it, committed.
+      type: list
+      elements: str
+    missing_on:
+      description: Names of the targets in reach that do not.
+      type: list
+      elements: str
+    orphan_on:
+      description: Names of the targets that hold it without COMMIT.
+      type: list
+      elements: str
     kind:
       description: V(daily) or V(full).
       type: str

@@ -91,18 +91,21 @@ def test_scheduled_run_stores_an_encrypted_generation_on_every_target(host: Host
     host.run_expect([0], "systemctl start fluxmaint-backup@full")
     listed = json.loads(host.check_output("fluxmaint generations --json"))
     newest = listed["newest"]
-    stored = {entry["target"]: entry for entry in listed["generations"] if entry["id"] == newest}
-    assert set(stored) == {"offsite", "local"}
-    assert {entry["state"] for entry in stored.values()} == {"committed"}
-    assert {entry["kind"] for entry in stored.values()} == {"full"}
+    [stored] = [entry for entry in listed["generations"] if entry["id"] == newest]
+    assert set(stored["targets"]) == {"offsite", "local"}
+    assert (stored["state"], stored["kind"], stored["missing_on"]) == ("committed", "full", [])
     # The token of .env, database headers and code must not be found in what is stored.
     place = f"{TARGET}/fluxhero/{host.check_output('hostname')}/generations/{newest}"
     assert host.file(f"{place}/COMMIT").exists
     for secret in ("lab-token-of-no-value", "SQLite format 3", "uvicorn"):
         assert host.run(f"grep --recursive --quiet --fixed-strings '{secret}' {place}").rc == 1
     assert "fluxhero" in host.check_output(f"stat --format=%U {SERVICE}/data/trades.db")
-    status = host.check_output("fluxmaint status")
-    assert newest in status
+    status = host.run("fluxmaint status")
+    assert status.rc == 3  # nobody has proven it yet
+    assert newest in status.stdout
+    assert "newest proven  never" in status.stdout
+    upcoming = {item["kind"] for item in json.loads(host.run("fluxmaint status --json").stdout)["schedule"]}
+    assert upcoming == {"daily", "full"}
 
 
 def test_service_files_keep_their_owner(host: Host) -> None:

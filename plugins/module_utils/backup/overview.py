@@ -1,16 +1,18 @@
 # Copyright: FluxHero maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All targets at a glance: which generations each holds, how old they are, and who has proven them."""
+"""All targets at a glance: which generations there are, how old, on which targets, and who has proven them when."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..core.clock import Clock
 from ..core.config import Config
 from ..core.errors import EngineError, StoreError
+from ..core.human import duration_text, size_text
 from ..store.base import Store
 from ..store.open import open_store
 from . import catalog, proof
@@ -33,8 +35,9 @@ def overview(
         verify_proofs: count a generation as proven only when the signature of a proof is good. Reads the proofs.
 
     Returns:
-        `targets` with the state of each, `generations` newest first, `newest` and `newest_proven`: the ids of the
-        newest committed and newest proven generation on any target, empty when there is none.
+        `targets` with the state of each; `generations` newest first, each once with the `targets` that hold it
+        (`missing_on` lists those in reach that do not); `newest` and `newest_proven`: the ids of the newest committed
+        and newest proven generation on any target, empty when there is none.
 
     Raises:
         StoreError: no target could be reached.
@@ -44,24 +47,24 @@ def overview(
     service, host = service or config.service, host or config.host
     chosen = [backup.target(target)] if target else list(backup.targets)
     targets: dict[str, Any] = {}
-    generations: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for one in chosen:
         try:
             store = open_store(one, clock)
             store.check()
-            found = [
+            held = [
                 _described(store, item, service, host, backup.allowed_signers_file if verify_proofs else None, clock)
                 for item in catalog.list_generations(store, service, host)
             ]
         except EngineError as error:
             targets[one.name] = {"reachable": False, "error": str(error), **_summary([])}
             continue
-        targets[one.name] = {"reachable": True, "error": "", **_summary(found)}
-        generations += found
+        targets[one.name] = {"reachable": True, "error": "", **_summary(held)}
+        found += held
     if not any(state["reachable"] for state in targets.values()):
         errors = "; ".join(state["error"] for state in targets.values())
         raise StoreError(f"no target can be reached: {errors}", subject=", ".join(targets), targets=targets)
-    generations.sort(key=lambda item: (item["id"], item["target"]), reverse=True)
+    generations = merged(found, [name for name, state in targets.items() if state["reachable"]])
     summary = _summary(generations)
     return {
         "service": service,
@@ -74,18 +77,40 @@ def overview(
     }
 
 
+def merged(found: Iterable[dict[str, Any]], reachable: list[str]) -> list[dict[str, Any]]:
+    """One entry for each generation, newest first, from what each target holds of it."""
+    by_id: dict[str, list[dict[str, Any]]] = {}
+    for item in found:
+        by_id.setdefault(item["id"], []).append(item)
+    generations = []
+    for _identity, copies in sorted(by_id.items(), reverse=True):
+        whole = [item for item in copies if item["state"] == catalog.COMMITTED]
+        told = {key: value for key, value in (whole or copies)[0].items() if key != "target"}
+        holding = [item["target"] for item in whole]
+        told["proven_by"] = sorted({name for item in whole for name in item["proven_by"]})
+        told["proven_at"] = max((item["proven_at"] for item in whole), default="") if told["proven_by"] else ""
+        generations.append(
+            {
+                **told,
+                "targets": holding,
+                "orphan_on": [item["target"] for item in copies if item not in whole],
+                "missing_on": [name for name in reachable if name not in holding],
+            }
+        )
+    return generations
+
+
 def table(facts: dict[str, Any]) -> str:
-    """The result of `overview` as text for people."""
-    rows = [("generation", "kind", "target", "age", "size", "state", "proven by")]
+    """The result of `overview` as text for people: one line for each generation."""
+    rows = [("generation", "kind", "age", "size", "on", "proven")]
     rows += [
         (
             item["id"],
             item["kind"],
-            item["target"],
-            _duration(item["age_s"]),
-            _size(item["bytes"]),
-            item["state"],
-            ", ".join(item["proven_by"]) or "nobody",
+            duration_text(item["age_s"]),
+            size_text(item["bytes"]),
+            _places(item),
+            f"{item['proven_at']} by {', '.join(item['proven_by'])}" if item["proven_by"] else "never",
         )
         for item in facts["generations"]
     ]
@@ -93,8 +118,15 @@ def table(facts: dict[str, Any]) -> str:
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
     if len(rows) == 1:
         lines.append("no generation")
-    lines.append(f"newest: {facts['newest'] or 'none'}, newest proven: {facts['newest_proven'] or 'none'}")
+    lines.append(f"newest: {facts['newest'] or 'none'}, newest proven: {facts['newest_proven'] or 'never'}")
     return "\n".join([*lines, *facts["problems"]])
+
+
+def _places(item: dict[str, Any]) -> str:
+    if not item["targets"]:
+        return f"incomplete on {', '.join(item['orphan_on'])}: no backup"
+    missing = f" (not on {', '.join(item['missing_on'])})" if item["missing_on"] else ""
+    return ", ".join(item["targets"]) + missing
 
 
 def _described(
@@ -117,19 +149,3 @@ def _summary(generations: list[dict[str, Any]]) -> dict[str, Any]:
         "newest": max(committed, default=""),
         "newest_proven": max(proven, default=""),
     }
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

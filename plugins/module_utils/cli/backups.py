@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..backup import generation, overview, proof, restore
-from ..core.errors import StoreError
-from ..core.journal import Journal
-from ..core.lease import held_by
+from ..backup import generation, overview, proof
+from ..service import backup_status
 from ..store.open import open_store
 from .command import DEGRADED, Answer, Commands, Context
 
@@ -87,35 +85,5 @@ def _generations(context: Context) -> Answer:
 
 
 def _status(context: Context) -> Answer:
-    config = context.config
-    ends = [entry for entry in Journal(config.journal_file).read("backup") if entry["event"] == "end"]
-    last = ends[-1] if ends else None
-    restoring = restore.status(config)
-    unfinished = restoring["id"] if restoring and restoring["open"] else None
-    lease = held_by(config.lease_file)
-    try:
-        held = overview.overview(config, verify_proofs=True, clock=context.clock)
-        lines = [overview.table(held)]
-    except StoreError as error:
-        held = {"targets": error.facts.get("targets", {}), "newest": "", "newest_proven": ""}
-        lines = [str(error)]
-    lines.append(f"last backup: {last['time']} {last['result']} {last.get('id', '')}" if last else "last backup: never")
-    if lease:
-        lines.append(f"lease: held by process {lease['pid']} for {lease['purpose']} since {lease['since']}")
-    if unfinished:
-        lines.append(f"restore {unfinished} is unfinished: fluxmaint restore --resume finishes or undoes it")
-    well = last is not None and last["result"] == "ok" and not unfinished
-    well = well and all(state["reachable"] and state["committed"] for state in held["targets"].values())
-    data = {
-        "service": config.service,
-        "host": config.host,
-        "result": "ok" if well else "degraded",
-        "last_backup": last and {"id": last.get("id"), "time": last["time"], "result": last["result"]},
-        "newest": held["newest"],
-        "newest_proven": held["newest_proven"],
-        "targets": held["targets"],
-        "lease": lease,
-        "unfinished_restore": unfinished,
-    }
-    heading = f"{config.service} on {config.host}: {data['result']}"
-    return Answer(data, "\n".join([heading, *lines]), 0 if well else DEGRADED)
+    facts = backup_status.status(context.config, clock=context.clock)
+    return Answer(facts, backup_status.text(facts), 0 if facts["result"] == backup_status.OK else DEGRADED)

@@ -24,6 +24,7 @@ FORMAT = 1
 _MISSING = object()
 # Eleven days: more milliseconds than this do not fit into SQLite's 32 bits, more seconds not into every timer.
 _LONGEST_S = 1e6
+_LONGEST_AGE_S = 366 * 86400
 # Names become parts of object keys, file names and signer identities.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -103,6 +104,7 @@ class TargetPath:
     path: Path
     require_mount: bool
     marker: str
+    bandwidth_limit_bytes_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class TargetS3:
     prefix: str
     credentials_file: Path
     lock_days: int
+    bandwidth_limit_bytes_s: int = 0
     answer_timeout_s: float = 60
     retries: int = 3
 
@@ -139,6 +142,8 @@ class Backup:
     signer: str
     allowed_signers_file: Path
     content_digests: str
+    max_age_s: float
+    max_proven_age_s: float
     targets: Sequence[Target]
 
     def target(self, name: str) -> Target:
@@ -148,6 +153,40 @@ class Backup:
                 return target
         known = ", ".join(target.name for target in self.targets)
         raise ConfigError(f"there is no backup target named {name!r}; configured: {known or 'none'}", subject=name)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A host whose generations a verifier proves, and who signs their manifests."""
+
+    service: str
+    host: str
+    signer: str
+
+
+@dataclass(frozen=True)
+class Verify:
+    """How this host proves the generations of others.
+
+    Attributes:
+        verifier: the name in its proofs, which it signs as `<service>@<verifier>`.
+        target: where it fetches from, with credentials that need no more than reading.
+        proof_credentials_file: credentials for writing proofs alone; None means those of the target.
+        identity_file: this verifier's own age identity.
+        older: how many generations to prove in each run beside the newest one.
+        budget_s: what has not begun after this time waits for the next run.
+    """
+
+    verifier: str
+    target: Target
+    proof_credentials_file: Path | None
+    identity_file: Path
+    signing_key_file: Path
+    allowed_signers_file: Path
+    work_dir: Path
+    older: int
+    budget_s: float
+    origins: Sequence[Origin]
 
 
 @dataclass(frozen=True)
@@ -169,6 +208,7 @@ class Config:
     system: System | None
     health: Health
     backup: Backup | None
+    verify: Verify | None
     state_dir: Path
     run_dir: Path
 
@@ -195,6 +235,14 @@ class Config:
         if self.backup is None:
             raise ConfigError("the configuration has no section backup", remedy="apply the role backup to this host")
         return self.backup
+
+    def require_verify(self) -> Verify:
+        """The settings of a verifier. Raises ConfigError when this host is none."""
+        if self.verify is None:
+            raise ConfigError(
+                "the configuration has no section verify", remedy="apply the role backup_verify to this host"
+            )
+        return self.verify
 
 
 class _Section:
@@ -365,6 +413,7 @@ def _target(section: _Section) -> Target:
             prefix=str(section._take("prefix", "a text", _is_text, "") or "").strip("/"),
             credentials_file=section.file("credentials_file"),
             lock_days=section.integer("lock_days", 0),
+            bandwidth_limit_bytes_s=section.integer("bandwidth_limit_bytes_s", 0, most=2**40),
             answer_timeout_s=section.number("answer_timeout_s", 60, least=0.1, most=3600),
             retries=section.integer("retries", 3, most=20),
         )
@@ -374,6 +423,7 @@ def _target(section: _Section) -> Target:
             path=section.file("path"),
             require_mount=section.flag("require_mount", False),
             marker=section.text("marker", ".fluxmaint-target"),
+            bandwidth_limit_bytes_s=section.integer("bandwidth_limit_bytes_s", 0, most=2**40),
         )
     section.close()
     return target
@@ -391,6 +441,8 @@ def _backup(section: _Section) -> Backup:
         signer=section.text("signer"),
         allowed_signers_file=section.file("allowed_signers_file", "/etc/fluxmaint/keys/allowed_signers"),
         content_digests=section.choice("content_digests", ("never", "full", "always"), "full"),
+        max_age_s=section.number("max_age_s", 26 * 3600, least=60, most=_LONGEST_AGE_S),
+        max_proven_age_s=section.number("max_proven_age_s", 50 * 3600, least=60, most=_LONGEST_AGE_S),
         targets=targets,
     )
     if not targets:
@@ -398,6 +450,46 @@ def _backup(section: _Section) -> Backup:
     _unique(section, "targets", [target.name for target in targets])
     section.close()
     return backup
+
+
+def _verify(section: _Section) -> Verify:
+    keys = "/etc/fluxmaint/keys"
+    target, proofs = section.optional("target"), section._open.get("proof_credentials_file")
+    if target is None:
+        section.mistakes.append(f"{section.path}.target is missing")
+    origins = []
+    for item in section.sections("origins"):
+        origins.append(Origin(item.text("service"), item.text("host"), item.text("signer")))
+        item.close()
+    verify = Verify(
+        verifier=section.text("verifier"),
+        target=_target(target if target is not None else _Section({}, f"{section.path}.target", [])),
+        proof_credentials_file=section.file("proof_credentials_file", None) if proofs else None,
+        identity_file=section.file("identity_file", f"{keys}/verifier.key"),
+        signing_key_file=section.file("signing_key_file", f"{keys}/verifier_ed25519"),
+        allowed_signers_file=section.file("allowed_signers_file", f"{keys}/allowed_signers"),
+        work_dir=section.file("work_dir", "/var/lib/fluxmaint/verify"),
+        older=section.integer("older", 1),
+        budget_s=section.number("budget_s", 7200, least=1),
+        origins=origins,
+    )
+    if not proofs:
+        section._open.pop("proof_credentials_file", None)
+    if not origins:
+        section.mistakes.append(f"{section.path}.origins must name at least one host")
+    _unique(section, "origins", [f"{origin.service}/{origin.host}" for origin in origins])
+    section.mistakes.extend(
+        f"{section.path}.origins names {origin.host}: a host cannot prove its own generations"
+        for origin in origins
+        if origin.host == verify.verifier
+    )
+    section.mistakes.extend(
+        f"{section.path}: the name {name!r} may hold only letters, digits, '-', '_' and '.'"
+        for name in (verify.verifier, *(part for origin in origins for part in (origin.service, origin.host)))
+        if not _NAME.fullmatch(name)
+    )
+    section.close()
+    return verify
 
 
 def _unique(section: _Section, key: str, names: list[str]) -> None:
@@ -442,7 +534,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
     if not databases:
         mistakes.append("databases must name at least one database")
     _unique(top, "databases", [database.name for database in databases])
-    backup = top.optional("backup")
+    backup, verify = top.optional("backup"), top.optional("verify")
     halt_file = top._take("halt_file", "an absolute path or null", lambda v: v is None or _absolute(v), None)
     config = Config(
         service=top.text("service"),
@@ -460,6 +552,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
         system=_system(top.optional("system")),
         health=_health(top.section("health")),
         backup=_backup(backup) if backup else None,
+        verify=_verify(verify) if verify else None,
         state_dir=top.file("state_dir", "/var/lib/fluxmaint"),
         run_dir=top.file("run_dir", "/run/fluxmaint"),
     )

@@ -17,7 +17,7 @@ from ..core.run import Completed, run
 from . import probe
 
 UNIT_DIR = Path("/etc/systemd/system")
-_HOLD_FILE = "50-fluxmaint-hold.conf"
+HOLD_FILE = "50-fluxmaint-hold.conf"
 # `systemctl mask` cannot mask a unit whose file is in /etc, and a mask in /run is below it and gone after
 # a reboot. A failed assertion stops every kind of start: by hand, Restart=, timer, dependency, boot.
 _HOLD = """# A restore is in progress, see `fluxmaint status`; at its end this file goes.
@@ -78,13 +78,13 @@ class SystemdService:
             if not directory.is_dir():
                 directory.mkdir(mode=0o755)
                 fsync_dir(self._unit_dir)
-            if not (directory / _HOLD_FILE).exists():
-                atomic_write(directory / _HOLD_FILE, _HOLD.encode(), 0o644)
+            if not (directory / HOLD_FILE).exists():
+                atomic_write(directory / HOLD_FILE, _HOLD.encode(), 0o644)
         self._systemctl("daemon-reload")
 
     def held(self) -> list[str]:
         """The units that are held now."""
-        return [unit for unit in self._config.units if (self._unit_dir / f"{unit}.d" / _HOLD_FILE).exists()]
+        return [unit for unit in self._config.units if (self._unit_dir / f"{unit}.d" / HOLD_FILE).exists()]
 
     def release(self) -> None:
         """Lift `hold`; unit files that have changed are read again."""
@@ -92,7 +92,7 @@ class SystemdService:
             return
         for unit in self._config.units:
             directory = self._unit_dir / f"{unit}.d"
-            (directory / _HOLD_FILE).unlink(missing_ok=True)
+            (directory / HOLD_FILE).unlink(missing_ok=True)
             if directory.is_dir():
                 fsync_dir(directory)
                 if not any(directory.iterdir()):

@@ -9,14 +9,26 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fluxmaint.core.clock import Clock
 
 from tests.support.world import CANARY, World, build
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+class Earlier(Clock):
+    """A clock that is some seconds slow."""
+
+    def __init__(self, behind_s: float) -> None:
+        self.behind = timedelta(seconds=behind_s)
+
+    def now(self) -> datetime:
+        return super().now() - self.behind
 
 
 class Fluxmaint:
@@ -40,6 +52,19 @@ class Fluxmaint:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == exits, done.stdout + done.stderr
         return json.loads(done.stdout)
+
+    def prove_elsewhere(self) -> Any:
+        """Prove the newest generation as the verifier `staging` would."""
+        own = self.world.config_file.read_text()
+        document = json.loads(own)
+        document["host"] = "staging"
+        document["backup"]["signing_key_file"] = str(self.world.keys / "verifier_ed25519")
+        self.world.config_file.write_text(json.dumps(document))
+        try:
+            identity = self.world.keys / "operator.key"
+            return self.json("prove", "--target", "local", "--host", "production", "--identity", identity)
+        finally:
+            self.world.config_file.write_text(own)
 
 
 @pytest.fixture(scope="session")
@@ -108,13 +133,13 @@ def test_status_before_the_first_backup_is_not_a_success(fluxmaint: Fluxmaint) -
 def test_a_backup_is_listed_proven_and_shown_by_status(fluxmaint: Fluxmaint) -> None:
     made = fluxmaint.json("backup", "--kind", "full")
     assert made["result"] == "ok"
-    identity = fluxmaint.world.keys / "operator.key"
-    proof = fluxmaint.json("prove", "--target", "local", "--identity", identity)
+    assert [reason["code"] for reason in fluxmaint.json("status", exits=3)["reasons"]] == ["never_proven"]
+    proof = fluxmaint.prove_elsewhere()
     assert proof["generation"] == made["id"]
     assert proof["result"] == "proven"
     listed = fluxmaint.json("generations")["generations"]
-    assert [(item["id"], item["state"], item["proven_by"]) for item in listed] == [
-        (made["id"], "committed", ["production"])
+    assert [(item["id"], item["state"], item["targets"], item["proven_by"]) for item in listed] == [
+        (made["id"], "committed", ["local"], ["staging"])
     ]
     status = fluxmaint.json("status")
     assert status["result"] == "ok"
@@ -124,12 +149,24 @@ def test_a_backup_is_listed_proven_and_shown_by_status(fluxmaint: Fluxmaint) -> 
     assert made["id"] in fluxmaint.run("generations")
 
 
+@pytest.mark.parametrize(("limit", "code"), [("max_age_s", "backup_overdue"), ("max_proven_age_s", "proof_overdue")])
+def test_a_limit_of_freshness_that_is_passed_makes_status_overdue(fluxmaint: Fluxmaint, limit: str, code: str) -> None:
+    two_hours_ago = Earlier(7200)
+    fluxmaint.world.create(clock=two_hours_ago)
+    fluxmaint.prove_elsewhere()
+    fluxmaint.json("status")
+    fluxmaint.world.config(**{limit: 3600})
+    status = fluxmaint.json("status", exits=3)
+    assert status["result"] == "overdue"
+    assert code in [reason["code"] for reason in status["reasons"]]
+
+
 def test_status_does_not_call_a_generation_proven_by_a_proof_that_nobody_signed(fluxmaint: Fluxmaint) -> None:
     made = fluxmaint.json("backup")
     forged = fluxmaint.world.store / "fluxhero/production/proofs" / made["id"] / "20261123T020000Z-staging.json"
     forged.parent.mkdir(parents=True)
     forged.write_text(json.dumps({"result": "proven"}))
-    assert fluxmaint.json("status")["newest_proven"] == ""
+    assert fluxmaint.json("status", exits=3)["newest_proven"] == ""
 
 
 def test_status_with_no_target_in_reach_says_so(fluxmaint: Fluxmaint) -> None:

@@ -1,0 +1,198 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The state of a host's backups in one word, with the reasons and the facts behind it.
+
+`judge` decides and is pure; `status` looks. Only a generation that another machine has proven counts as proven.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from ..backup import layout, overview, restore
+from ..core.clock import Clock, parse_utc, utc_text
+from ..core.config import Backup, Config
+from ..core.errors import EngineError, StoreError
+from ..core.human import duration_text
+from ..core.journal import Journal
+from ..core.lease import held_by
+from ..core.run import Completed, run
+from .units import HOLD_FILE, UNIT_DIR, SystemdService
+
+OK, DEGRADED, OVERDUE, FAILED = "ok", "degraded", "overdue", "failed"
+_WORST_LAST = (OK, DEGRADED, OVERDUE, FAILED)
+_TIMERS = "fluxmaint-backup@*.timer"
+
+Runner = Callable[..., Completed]
+
+
+def status(config: Config, *, clock: Clock | None = None, runner: Runner = run) -> dict[str, Any]:
+    """Everything a person or the monitoring wants to know about the backups of this host.
+
+    Returns:
+        JSON-serialisable facts. `result` is `ok`, `degraded` (something is missing: a target, a proof), `overdue` (the
+        newest or the newest proven generation is older than allowed) or `failed` (the last backup failed, no target
+        is in reach, a restore is unfinished). `reasons` says why, each with a `code` that stays the same while the
+        reason lasts, a `severity` (one of these words) and a `text`.
+    """
+    clock = clock or Clock()
+    backup = config.require_backup()
+    now = clock.now()
+    try:
+        held = overview.overview(config, verify_proofs=True, clock=clock)
+    except StoreError as error:
+        held = {"targets": error.facts.get("targets", {}), "generations": [], "newest": "", "newest_proven": ""}
+    ends = [entry for entry in Journal(config.journal_file).read("backup") if entry["event"] == "end"]
+    last = {"id": ends[-1].get("id"), "time": ends[-1]["time"], "result": ends[-1]["result"]} if ends else None
+    restoring = restore.status(config)
+    proven = next((item for item in held["generations"] if item["id"] == held["newest_proven"]), None)
+    facts: dict[str, Any] = {
+        "service": config.service,
+        "host": config.host,
+        "time": utc_text(now),
+        "last_backup": last,
+        "newest": held["newest"],
+        "newest_age_s": _age_s(held["newest"], now),
+        "newest_proven": held["newest_proven"],
+        "newest_proven_age_s": _age_s(held["newest_proven"], now),
+        "newest_proven_at": proven["proven_at"] if proven else "",
+        "newest_proven_by": proven["proven_by"] if proven else [],
+        "max_age_s": backup.max_age_s,
+        "max_proven_age_s": backup.max_proven_age_s,
+        "schedule": schedule(runner),
+        "due_by": _due_by(held["newest"], backup),
+        "targets": held["targets"],
+        "generations": held["generations"],
+        "lease": held_by(config.lease_file),
+        "unfinished_restore": restoring["id"] if restoring and restoring["open"] else None,
+        "running_restore": held_by(config.run_dir / "restore.lease") is not None,
+        "held_units": SystemdService(config, clock=clock).held(),
+    }
+    reasons = judge(facts)
+    return {"result": worst(reasons), "reasons": reasons, **facts}
+
+
+def judge(facts: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The reasons why the backups are not as they should be, worst first; none means `ok`."""
+    reasons: list[dict[str, str]] = []
+
+    def say(severity: str, code: str, text: str) -> None:
+        reasons.append({"code": code, "severity": severity, "text": text})
+
+    if facts["unfinished_restore"] and facts["running_restore"]:
+        say(DEGRADED, "restore_running", f"restore {facts['unfinished_restore']} is running")
+    elif facts["unfinished_restore"]:
+        what = f"restore {facts['unfinished_restore']} is unfinished"
+        held = f" and holds {', '.join(facts['held_units'])} down" if facts["held_units"] else ""
+        say(FAILED, "restore_unfinished", f"{what}{held}: fluxmaint restore --resume finishes or undoes it")
+    elif facts["held_units"]:
+        text = f"{', '.join(facts['held_units'])} cannot start, although no restore is unfinished"
+        say(FAILED, "units_held", f"{text}: remove {UNIT_DIR}/UNIT.d/{HOLD_FILE} and run systemctl daemon-reload")
+    _judge_last_backup(facts, say)
+    _judge_targets(facts["targets"], facts["newest"], say)
+    _judge_ages(facts, say)
+    return sorted(reasons, key=lambda reason: -_WORST_LAST.index(reason["severity"]))
+
+
+def worst(reasons: Sequence[Mapping[str, str]]) -> str:
+    """The one word for all reasons together."""
+    return max((reason["severity"] for reason in reasons), key=_WORST_LAST.index, default=OK)
+
+
+def _judge_last_backup(facts: Mapping[str, Any], say: Callable[[str, str, str], None]) -> None:
+    last = facts["last_backup"]
+    if last is None:
+        say(DEGRADED, "never_backed_up", "this host has never made a backup")
+    elif last["result"] != OK:
+        severity = DEGRADED if last["result"] == DEGRADED else FAILED
+        say(severity, f"last_backup_{last['result']}", f"the last backup, {last['time']}, ended as {last['result']}")
+
+
+def _judge_targets(targets: Mapping[str, Any], newest: str, say: Callable[[str, str, str], None]) -> None:
+    if not any(state["reachable"] for state in targets.values()):
+        say(FAILED, "no_target", "no target can be reached: what is backed up and proven is not known")
+    for name, state in targets.items():
+        if not state["reachable"]:
+            say(DEGRADED, f"target_away_{name}", f"target {name} cannot be used: {state['error']}")
+        elif not state["committed"]:
+            say(DEGRADED, f"target_empty_{name}", f"target {name} holds no generation")
+        elif state["newest"] != newest:
+            say(DEGRADED, f"target_behind_{name}", f"target {name} lacks the newest generation")
+
+
+def _judge_ages(facts: Mapping[str, Any], say: Callable[[str, str, str], None]) -> None:
+    for key, limit, code, what in (
+        ("newest_age_s", "max_age_s", "backup_overdue", "newest"),
+        ("newest_proven_age_s", "max_proven_age_s", "proof_overdue", "newest proven"),
+    ):
+        age, allowed = facts[key], facts[limit]
+        if age is not None and age > allowed:
+            old, most = duration_text(age), duration_text(allowed)
+            say(OVERDUE, code, f"the {what} generation is {old} old, at most {most} are allowed")
+    if any(state["reachable"] for state in facts["targets"].values()) and not facts["newest_proven"]:
+        say(DEGRADED, "never_proven", "no generation has ever been proven by restoring it on another machine")
+
+
+def schedule(runner: Runner = run) -> list[dict[str, str]]:
+    """When systemd will make the next generations: `kind` and `at`, soonest first; empty where nothing is scheduled."""
+    command = ["systemctl", "list-timers", "--all", "--output=json", "--", _TIMERS]
+    try:
+        listed = json.loads(runner(command, timeout_s=20, check=False).text or "[]")
+        soon = [(int(item["next"]), _kind(item["unit"])) for item in listed if item["next"]]
+    except (EngineError, ValueError, KeyError, TypeError):
+        return []  # no systemd: then nothing is scheduled
+    moments = [(datetime.fromtimestamp(at / 1e6, timezone.utc), kind) for at, kind in soon]
+    return [{"kind": kind, "at": utc_text(at)} for at, kind in sorted(moments)]
+
+
+def _kind(timer: str) -> str:
+    return timer.partition("@")[2].partition(".")[0]
+
+
+def _age_s(generation: str, now: datetime) -> int | None:
+    return round((now - layout.id_time(generation)).total_seconds()) if generation else None
+
+
+def _due_by(newest: str, backup: Backup) -> str:
+    """When the newest generation becomes too old; empty when there is none."""
+    return utc_text(layout.id_time(newest) + timedelta(seconds=backup.max_age_s)) if newest else ""
+
+
+def text(facts: Mapping[str, Any]) -> str:
+    """The facts as a person at night reads them: what is wrong, what there is, what comes next, the table."""
+    now = parse_utc(facts["time"])
+    lines = [f"{facts['service']} on {facts['host']}: {facts['result'].upper()}"]
+    lines += [f"  {reason['severity']}: {reason['text']}" for reason in facts["reasons"]]
+    last, lease = facts["last_backup"], facts["lease"]
+    proven = "never"
+    if facts["newest_proven"]:
+        by = f"proven {facts['newest_proven_at']} by {', '.join(facts['newest_proven_by'])}"
+        proven = f"{facts['newest_proven']}, {duration_text(facts['newest_proven_age_s'])} old, {by}"
+    newest = f"{facts['newest']}, {duration_text(facts['newest_age_s'])} old" if facts["newest"] else "none"
+    upcoming = [_upcoming(item, now) for item in facts["schedule"]]
+    due = f"; too old from {facts['due_by']}" if facts["due_by"] else ""
+    lines += [
+        f"newest proven  {proven}",
+        f"newest         {newest}",
+        f"last backup    {last['time'] + ' ' + last['result'] if last else 'never'}",
+        f"next backup    {', '.join(upcoming) or 'not scheduled by systemd'}{due}",
+        f"lease          {_lease(lease)}",
+        "",
+        overview.table({**facts, "problems": []}).rpartition("\n")[0],
+    ]
+    return "\n".join(lines)
+
+
+def _upcoming(item: Mapping[str, str], now: datetime) -> str:
+    left = (parse_utc(item["at"]) - now).total_seconds()
+    return f"{item['kind']} {item['at']} ({'in ' + duration_text(left) if left >= 0 else 'due now'})"
+
+
+def _lease(lease: Mapping[str, Any] | None) -> str:
+    if not lease:
+        return "free"
+    return f"held by process {lease.get('pid')} for {lease.get('purpose')} since {lease.get('since')}"

@@ -1,0 +1,154 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The word for the state of the backups, and what a person reads."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fluxmaint.backup.overview import merged, table
+from fluxmaint.core.errors import PreconditionError
+from fluxmaint.service import backup_status
+
+ID = "20261123T020000Z-7f3a2c"
+OLDER = "20261122T020000Z-aaaaaa"
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    """A host whose backups are well; `changes` replace facts."""
+    target = {"reachable": True, "error": "", "committed": 2, "orphans": 0, "newest": ID, "newest_proven": ID}
+    entry = {"kind": "daily", "age_s": 14400, "bytes": 1500, "state": "committed", "proven_by": ["staging"]}
+    return {
+        "service": "fluxhero",
+        "host": "production",
+        "result": "ok",
+        "reasons": [],
+        "time": "2026-11-23T06:00:00Z",
+        "last_backup": {"id": ID, "time": "2026-11-23T02:01:00Z", "result": "ok"},
+        "newest": ID,
+        "newest_age_s": 14400,
+        "newest_proven": ID,
+        "newest_proven_age_s": 14400,
+        "newest_proven_at": "2026-11-23T04:00:00Z",
+        "newest_proven_by": ["staging"],
+        "max_age_s": 26 * 3600.0,
+        "max_proven_age_s": 50 * 3600.0,
+        "schedule": [{"kind": "daily", "at": "2026-11-24T02:00:00Z"}],
+        "due_by": "2026-11-24T04:00:00Z",
+        "targets": {"offsite": target, "local": dict(target)},
+        "generations": [
+            {**entry, "id": ID, "proven_at": "2026-11-23T04:00:00Z", "targets": ["local", "offsite"],
+             "orphan_on": [], "missing_on": []}
+        ],
+        "lease": None,
+        "unfinished_restore": None,
+        "running_restore": False,
+        "held_units": [],
+        **changes,
+    }
+
+
+def target(**changes: Any) -> dict[str, Any]:
+    return {"offsite": {**facts()["targets"]["offsite"], **changes}, "local": facts()["targets"]["local"]}
+
+
+def test_all_well_has_no_reason() -> None:
+    assert backup_status.judge(facts()) == []
+    assert backup_status.worst([]) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("changes", "word", "code"),
+    [
+        ({"last_backup": None}, "degraded", "never_backed_up"),
+        ({"last_backup": {"time": "t", "result": "failed"}}, "failed", "last_backup_failed"),
+        ({"last_backup": {"time": "t", "result": "degraded"}}, "degraded", "last_backup_degraded"),
+        ({"newest_age_s": 26 * 3600 + 1}, "overdue", "backup_overdue"),
+        ({"newest_proven_age_s": 50 * 3600 + 1}, "overdue", "proof_overdue"),
+        ({"newest_proven": "", "newest_proven_age_s": None}, "degraded", "never_proven"),
+        ({"targets": target(reachable=False, error="gone")}, "degraded", "target_away_offsite"),
+        ({"targets": target(committed=0, newest="")}, "degraded", "target_empty_offsite"),
+        ({"targets": target(newest=OLDER)}, "degraded", "target_behind_offsite"),
+        ({"targets": {"offsite": target(reachable=False)["offsite"]}}, "failed", "no_target"),
+        ({"unfinished_restore": "r1"}, "failed", "restore_unfinished"),
+        ({"unfinished_restore": "r1", "running_restore": True}, "degraded", "restore_running"),
+        ({"held_units": ["a.service"]}, "failed", "units_held"),
+    ],
+)
+def test_each_trouble_has_its_word_and_its_code(changes: dict[str, Any], word: str, code: str) -> None:
+    reasons = backup_status.judge(facts(**changes))
+    assert code in [reason["code"] for reason in reasons]
+    assert backup_status.worst(reasons) == word
+
+
+@pytest.mark.parametrize("changes", [{"newest_age_s": 26 * 3600}, {"newest_proven_age_s": 50 * 3600}])
+def test_as_old_as_allowed_is_not_too_old(changes: dict[str, Any]) -> None:
+    assert backup_status.judge(facts(**changes)) == []
+
+
+def test_the_worst_reason_comes_first() -> None:
+    reasons = backup_status.judge(facts(newest_age_s=1e6, unfinished_restore="r1", held_units=["a.service"]))
+    assert [reason["severity"] for reason in reasons] == ["failed", "overdue"]
+    assert "a.service" in reasons[0]["text"]
+    assert "fluxmaint restore --resume" in reasons[0]["text"]
+
+
+def test_what_a_person_reads() -> None:
+    seen = facts(result="overdue", reasons=backup_status.judge(facts(newest_age_s=30 * 3600)))
+    lines = backup_status.text(seen).splitlines()
+    assert lines[:2] == [
+        "fluxhero on production: OVERDUE",
+        "  overdue: the newest generation is 30 h old, at most 26 h are allowed",
+    ]
+    assert f"newest proven  {ID}, 4 h old, proven 2026-11-23T04:00:00Z by staging" in lines
+    assert "next backup    daily 2026-11-24T02:00:00Z (in 20 h); too old from 2026-11-24T04:00:00Z" in lines
+    assert " ".join(lines[-1].split()) == f"{ID} daily 4 h 1.5 kB local, offsite 2026-11-23T04:00:00Z by staging"
+    never = backup_status.text(facts(newest_proven="", schedule=[], newest="", due_by="", generations=[]))
+    assert "newest proven  never" in never
+    assert "next backup    not scheduled by systemd" in never
+    assert "no generation" in never
+
+
+def test_a_generation_is_one_line_with_the_targets_that_hold_it() -> None:
+    one = {"id": ID, "kind": "full", "age_s": 10, "bytes": 10, "proven_by": [], "proven_at": ""}
+    found = [
+        {**one, "state": "committed", "target": "local"},
+        {**one, "state": "orphan", "target": "offsite", "proven_by": ["x"], "proven_at": "2026"},
+        {**one, "id": OLDER, "state": "orphan", "target": "offsite"},
+    ]
+    generations = merged(found, ["local", "offsite"])
+    assert [(item["id"], item["targets"], item["orphan_on"], item["missing_on"]) for item in generations] == [
+        (ID, ["local"], ["offsite"], ["offsite"]),
+        (OLDER, [], ["offsite"], ["local", "offsite"]),
+    ]
+    assert generations[0]["proven_by"] == []  # a proof of what is not committed there counts for nothing
+    lines = table({"generations": generations, "newest": ID, "newest_proven": "", "problems": []}).splitlines()
+    assert len(lines) == 4
+    assert "local (not on offsite)" in lines[1] and lines[1].endswith("never")
+    assert "incomplete on offsite: no backup" in lines[2]
+
+
+def test_the_schedule_is_what_systemd_says() -> None:
+    listed = [
+        {"next": 1795485600000000, "unit": "fluxmaint-backup@full.timer"},
+        {"next": 1795399200000000, "unit": "fluxmaint-backup@daily.timer"},
+        {"next": None, "unit": "fluxmaint-backup@odd.timer"},
+    ]
+
+    def runner(*_arguments: Any, **_options: Any) -> Any:
+        return SimpleNamespace(text=json.dumps(listed))
+
+    assert [item["kind"] for item in backup_status.schedule(runner)] == ["daily", "full"]
+    assert backup_status.schedule(runner)[0]["at"] == "2026-11-23T02:00:00Z"
+
+
+def test_without_systemd_nothing_is_scheduled() -> None:
+    def missing(*_arguments: Any, **_options: Any) -> Any:
+        raise PreconditionError("the command systemctl is not installed")
+
+    assert backup_status.schedule(missing) == []
+    assert backup_status.schedule(lambda *_a, **_o: SimpleNamespace(text="0 timers listed.")) == []
