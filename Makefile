@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV_PYTHON := .lab/venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup drill test lint sanity unit integration molecule build clean
+.PHONY: help setup drill test lint sanity unit integration molecule bench build clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z ]+:.*## / { printf "  make %-38s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ lint: ## Run the static checks: ruff, mypy, yamllint, ansible-lint
 
 sanity unit integration molecule: ## Run one part of the tests
 	@$(MAKE) --no-print-directory test STEPS=$@
+
+bench: setup ## Measure beside other methods; BENCH_CASES, BENCH_SIZES, BENCH_ROUNDS choose, BENCH_DOCS=1 writes docs/
+	@$(VENV_PYTHON) -m tests.benchmarks.run
 
 build: setup ## Build the collection artifact into .lab/dist
 	@.lab/venv/bin/ansible-galaxy collection build --force --output-path .lab/dist
