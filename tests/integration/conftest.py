@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.seaweed import BUCKET, ObjectStore
+from tests.support.seaweed import BUCKET, PROOFS_ALONE, ObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,8 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
         client.put_object_lock_configuration(
             Bucket=BUCKET, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
         )
+        policy = {"Version": "2012-10-17", "Statement": [PROOFS_ALONE]}
+        client.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(policy))
         yield server
     finally:
         server.stop()

@@ -13,7 +13,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from .fetch import Fetched, Opened, fetch_opened, open_generation
 
 FORMAT = 1
 _PREFIX = "prove-"
+_LOCK = "prove.lock"
 _LIMIT = 16 << 20
 
 
@@ -58,8 +59,8 @@ def prove(
         verifier: name of the machine that proves.
         signing_key_file: key to sign the proof with; without it the proof is not signed and not written back.
         evidence_dir: where to keep the proof locally, too.
-        write_back: put the proof into the store. When the credentials do not allow that, `written_back` is false
-            and `write_back_error` says why: the generation is proven all the same.
+        write_back: put the proof into the store. When the credentials do not allow that, or the verifier is the host
+            that made the generation, `written_back` is false and `write_back_error` says why.
 
     Returns:
         The proof, with `written_back`, `key` and `evidence_file` added.
@@ -76,9 +77,8 @@ def prove(
             operation = stack.enter_context(journal.operation("prove", generation=generation, target=store.name))
         stack.enter_context(private_umask())
         work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stack.enter_context(Lease(work_dir / "prove.lock", purpose=f"prove {generation}", clock=clock))
-        for left in work_dir.glob(f"{_PREFIX}*"):  # of a killed run: decrypted data must not lie around
-            shutil.rmtree(left)
+        stack.enter_context(Lease(work_dir / _LOCK, purpose=f"prove {generation}", clock=clock))
+        _remove_left(work_dir)
         started, begun = clock.now(), clock.monotonic()
         opened = open_generation(
             store, service, host, generation, allowed_signers_file=allowed_signers_file, signer=signer
@@ -116,33 +116,64 @@ def prove(
         return result
 
 
+def sweep(work_dir: Path, clock: Clock | None = None) -> list[str]:
+    """Remove what a killed proof has left: decrypted data must not lie around. Returns what was removed.
+
+    Raises LeaseError while a proof runs.
+    """
+    if not work_dir.is_dir():
+        return []
+    with Lease(work_dir / _LOCK, purpose="sweep", clock=clock):
+        return _remove_left(work_dir)
+
+
+def _remove_left(work_dir: Path) -> list[str]:
+    left = sorted(work_dir.glob(f"{_PREFIX}*"))
+    for directory in left:
+        shutil.rmtree(directory)
+    return [str(directory) for directory in left]
+
+
 def verified(
     store: Store, service: str, host: str, generation: str, *, allowed_signers_file: Path
 ) -> list[dict[str, Any]]:
     """The proofs of a generation whose signatures are good and whose manifest is the committed one.
 
-    A verifier signs as `<service>@<verifier>`, as every host does. Proofs that do not hold are left out.
+    A verifier signs as `<service>@<verifier>`, as every host does. Proofs that do not hold are left out, and so are
+    those of the host that made the generation: whoever holds that host could make them.
     """
+    return list(_verified(store, service, host, generation, allowed_signers_file))
+
+
+def newest_verified(
+    store: Store, service: str, host: str, generation: str, *, allowed_signers_file: Path
+) -> dict[str, Any] | None:
+    """The proof with the newest name of those that `verified` gives; reads no more than it takes to find it."""
+    return next(_verified(store, service, host, generation, allowed_signers_file), None)
+
+
+def _verified(
+    store: Store, service: str, host: str, generation: str, allowed_signers_file: Path
+) -> Iterator[dict[str, Any]]:
     commit = store.get_bytes(layout.generation(service, host, generation) + layout.COMMIT, 4096).decode().strip()
-    proofs = []
-    for item in list(store.list(f"{layout.proofs(service, host)}{generation}/")):
-        if not item.key.endswith(".json"):
+    keys = [item.key for item in store.list(f"{layout.proofs(service, host)}{generation}/")]
+    for key in sorted(keys, reverse=True):
+        if not key.endswith(".json"):
             continue
         with contextlib.suppress(EngineError, ValueError, TypeError):
-            data = store.get_bytes(item.key, _LIMIT)
+            data = store.get_bytes(key, _LIMIT)
             proof = json.loads(data)
             crypto.verify(
                 data,
-                store.get_bytes(item.key + ".sig", _LIMIT),
+                store.get_bytes(key + ".sig", _LIMIT),
                 allowed_signers_file=allowed_signers_file,
                 signer=f"{service}@{proof['verifier']}",
                 namespace=crypto.PROOF_NAMESPACE,
-                subject=item.key,
+                subject=key,
             )
             said = (proof.get("generation"), proof.get("host"), proof.get("manifest_sha256"), proof.get("result"))
-            if said == (generation, host, commit, "proven"):
-                proofs.append(proof)
-    return proofs
+            if said == (generation, host, commit, "proven") and proof["verifier"] != host:
+                yield proof
 
 
 def _digests(opened: Opened, fetched: Fetched, timeout_s: float) -> dict[str, Any]:
@@ -191,7 +222,9 @@ def _keep(
         if signature:
             atomic_write(file.with_name(file.name + ".sig"), signature, 0o640)
         kept["evidence_file"] = str(file)
-    if write_back and not signature:
+    if write_back and proof["verifier"] == proof["host"]:
+        kept["write_back_error"] = "a host's proofs of its own generations do not count"
+    elif write_back and not signature:
         kept["write_back_error"] = "there is no key to sign the proof with"
     elif write_back:
         try:

@@ -44,11 +44,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Context:
-    """What each command gets."""
+    """What each command gets. `stopped` tells whether a signal has asked this process to end."""
 
     options: argparse.Namespace
     config_file: Path
     clock: Clock
+    stopped: Callable[[], bool] = lambda: False
 
     @property
     def config(self) -> configuration.Config:

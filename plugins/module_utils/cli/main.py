@@ -17,7 +17,7 @@ from ..backup import restore
 from ..core import config as configuration
 from ..core.clock import Clock
 from ..core.errors import as_engine_error
-from . import backups, host, restores
+from . import backups, host, restores, verification
 from .command import EXIT_CODES, Command, Commands, Context
 from .stopping import Stopped, stoppable
 
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = Commands(top, common)
-    for module in (host, backups, restores):
+    for module in (host, backups, verification, restores):
         module.register(commands)
     return top
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> 
     try:
         with stoppable() as stops:
             try:
-                answer = command(Context(options, options.config, clock or Clock()))
+                answer = command(Context(options, options.config, clock or Clock(), lambda: bool(stops)))
             except Exception as caught:
                 if not stops:
                     raise
