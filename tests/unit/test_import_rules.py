@@ -10,7 +10,7 @@ import pytest
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 ENGINE = PLUGINS / "module_utils"
 COLLECTION = "ansible_collections.fluxhero.maintenance.plugins.module_utils"
-LAYERS = ["core", "sqlite", "store", "backup", "service", "health", "logs", "updates", "drill", "cli"]
+LAYERS = ["core", "sqlite", "store", "backup", "service", "notify", "health", "logs", "updates", "drill", "cli"]
 BESIDE = {"health", "logs", "updates", "drill"}
 GLUE = "ansible"
 THIRD_PARTY = {"boto3": "store/s3.py", "botocore": "store/s3.py"}

@@ -22,6 +22,7 @@ from typing import IO, cast
 
 from ..core.errors import CommandError, IntegrityError, PreconditionError, TimeoutExceeded
 from ..core.fsio import complete_file, private_umask
+from ..core.progress import Report, counted
 from ..core.run import last_words, require_tool, run
 
 MANIFEST_NAMESPACE = "fluxmaint-manifest"
@@ -117,11 +118,20 @@ def encrypt(
     return Encrypted(plain.digest(), stored.digest())
 
 
-def encrypt_file(source: IO[bytes], dest: Path, *, recipients_file: Path, level: int, timeout_s: float) -> Encrypted:
-    """Compress and encrypt an open file from its present position; see `encrypt`."""
+def encrypt_file(
+    source: IO[bytes],
+    dest: Path,
+    *,
+    recipients_file: Path,
+    level: int,
+    timeout_s: float,
+    progress: Report | None = None,
+) -> Encrypted:
+    """Compress and encrypt an open file from its present position, telling how far it has come; see `encrypt`."""
+    total = os.fstat(source.fileno()).st_size
 
     def produce(writer: DigestingWriter) -> None:
-        while chunk := source.read(_CHUNK):
+        for chunk in counted(iter(lambda: source.read(_CHUNK), b""), progress, total):
             writer.write(chunk)
 
     return encrypt(produce, dest, recipients_file=recipients_file, level=level, timeout_s=timeout_s)

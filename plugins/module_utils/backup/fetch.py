@@ -20,6 +20,7 @@ from typing import Any
 from ..core.clock import Clock
 from ..core.errors import InputError, IntegrityError, PreconditionError
 from ..core.fsio import atomic_write, free_bytes, fsync_dir, private_umask
+from ..core.progress import counted
 from ..sqlite.connect import Deadline
 from ..store.base import ObjectMissing, Store
 from . import archive, catalog, checks, crypto, layout
@@ -303,7 +304,7 @@ class _Job:
         try:
             with self.opened.store.read(key) as chunks:
                 crypto.decrypt(
-                    chunks,
+                    counted(chunks, self.progress, stored[0].bytes),
                     dest,
                     identity_file=self.identity_file,
                     stored=stored,

@@ -315,7 +315,7 @@ class _Run:
         file = staged.objects / f"{name}.sqlite.zst.age"
         self.step("encrypt", part=name)
         with open(snapshot_file, "rb") as stream:
-            done = crypto.encrypt_file(stream, file, **self._encryption(staged))
+            done = crypto.encrypt_file(stream, file, progress=self.progress, **self._encryption(staged))
         snapshot_file.unlink()
         entry = archive.describe(database.path, status, sha256=done.plain.sha256, size=done.plain.bytes)
         record = DatabaseRecord(
@@ -557,7 +557,7 @@ def _last_manifest(config: Config) -> Path:
 def _contract_digest(config: Config) -> str:
     """Digest of what the configuration says about the service; where backups go is not part of it."""
     facts = dataclasses.asdict(config)
-    for key in ("backup", "state_dir", "run_dir"):
+    for key in ("backup", "verify", "notify", "state_dir", "run_dir"):
         facts.pop(key)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

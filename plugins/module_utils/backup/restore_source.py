@@ -12,6 +12,7 @@ from pathlib import Path
 from ..core.clock import Clock, parse_utc
 from ..core.config import Config
 from ..core.errors import InputError, IntegrityError
+from ..core.progress import Report
 from ..store.open import open_store
 from . import fetch
 from .manifest import FileEntry, Manifest
@@ -28,6 +29,7 @@ class StoreSource:
         target: name of a target; empty means the first one configured.
         identity_file: age identity; only `fetch` needs it.
         allowed_signers_file, signer: who must have signed; default to the configured ones.
+        progress: told the steps of fetching.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class StoreSource:
         allowed_signers_file: Path | None = None,
         signer: str = "",
         clock: Clock | None = None,
+        progress: Report | None = None,
     ) -> None:
+        self._progress = progress
         self._config = config
         self._backup = config.require_backup()
         self._target = self._backup.target(target) if target else self._backup.targets[0]
@@ -87,6 +91,7 @@ class StoreSource:
             cache_paths={file.path for file in files if file.part == "cache"},
             timeout_s=self._backup.timeout_s,
             clock=self._clock,
+            progress=self._progress,
         )
         wanted = {_key(file): file for file in files}
         result = []

@@ -37,13 +37,15 @@ def register(commands: Commands) -> None:
 
 def _backup(context: Context) -> Answer:
     config = context.config
-    result = generation.create(
-        config,
-        context.options.kind,
-        clock=context.clock,
-        journal=context.journal(config),
-        accept_drift=context.options.accept_drift,
-    )
+    with context.progress("backup") as progress:
+        result = generation.create(
+            config,
+            context.options.kind,
+            clock=context.clock,
+            journal=context.journal(config),
+            progress=progress,
+            accept_drift=context.options.accept_drift,
+        )
     size = f"{result['bytes']} bytes as {result['stored_bytes']}"
     lines = [f"generation {result['id']} ({result['kind']}): {result['result']}, {size}, {result['duration_s']:.1f} s"]
     lines += [f"  target {name}: {state}" for name, state in result["targets"].items()]
@@ -55,21 +57,23 @@ def _backup(context: Context) -> Answer:
 def _prove(context: Context) -> Answer:
     options, config = context.options, context.config
     backup = config.require_backup()
-    result = proof.prove(
-        open_store(backup.target(options.target), context.clock),
-        config.service,
-        options.host or config.host,
-        options.generation,
-        identity_file=options.identity,
-        allowed_signers_file=backup.allowed_signers_file,
-        signer=f"{config.service}@{options.host}" if options.host else backup.signer,
-        work_dir=options.work_dir or config.state_dir / "proofs",
-        verifier=config.host,
-        signing_key_file=backup.signing_key_file if backup.signing_key_file.exists() else None,
-        evidence_dir=config.state_dir / "evidence",
-        clock=context.clock,
-        journal=context.journal(config),
-    )
+    with context.progress("prove") as progress:
+        result = proof.prove(
+            open_store(backup.target(options.target), context.clock),
+            config.service,
+            options.host or config.host,
+            options.generation,
+            identity_file=options.identity,
+            allowed_signers_file=backup.allowed_signers_file,
+            signer=f"{config.service}@{options.host}" if options.host else backup.signer,
+            work_dir=options.work_dir or config.state_dir / "proofs",
+            verifier=config.host,
+            signing_key_file=backup.signing_key_file if backup.signing_key_file.exists() else None,
+            evidence_dir=config.state_dir / "evidence",
+            clock=context.clock,
+            journal=context.journal(config),
+            progress=progress,
+        )
     kept = "written back" if result["written_back"] else f"not written back: {result['write_back_error']}"
     text = (
         f"generation {result['generation']} of {result['host']} on target {result['target']} is proven:"

@@ -9,14 +9,18 @@ An answer is data for `--json`, text for a terminal, and an exit code.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core import config as configuration
+from ..core import progress
 from ..core.clock import Clock
 from ..core.journal import Journal
+from ..core.progress import Report
 
 EXIT_CODES = """\
 exit codes:
@@ -55,6 +59,16 @@ class Context:
     def config(self) -> configuration.Config:
         """The configuration of this host, read when it is asked for."""
         return configuration.load(self.config_file)
+
+    @contextlib.contextmanager
+    def progress(self, operation: str) -> Iterator[Report | None]:
+        """What to tell the engine's steps to: a terminal or the log of systemd gets them, anyone else nothing."""
+        shown = progress.choose(operation, sys.stderr, quiet=self.options.quiet, clock=self.clock)
+        try:
+            yield shown
+        finally:
+            if shown is not None:
+                shown.close()
 
     def journal(self, config: configuration.Config) -> Journal:
         """The maintenance journal of this host."""

@@ -16,8 +16,8 @@ from typing import Any
 from ..backup import restore
 from ..core import config as configuration
 from ..core.clock import Clock
-from ..core.errors import as_engine_error
-from . import backups, host, restores, verification
+from ..core.errors import EngineError, as_engine_error
+from . import backups, host, notices, restores
 from .command import EXIT_CODES, Command, Commands, Context
 from .stopping import Stopped, stoppable
 
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON document")
+    common.add_argument("--quiet", action="store_true", help="show no progress")
     common.add_argument(
         "--config", type=Path, default=configuration.DEFAULT_PATH, metavar="FILE", help="default: %(default)s"
     )
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = Commands(top, common)
-    for module in (host, backups, verification, restores):
+    for module in (host, backups, restores, notices):
         module.register(commands)
     return top
 
@@ -62,10 +63,20 @@ def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> 
         return _failed(options.json, str(error), error.as_dict(), error.exit_code)
     except Stopped as stop:
         because = f": {stop.__cause__}" if isinstance(stop.__cause__, restore.RestoreFailed) else ""
-        facts = {"error": "Stopped", "message": f"{stop}{because}", "subject": "", "untouched": "", "remedy": ""}
-        return _failed(options.json, facts["message"], facts, 128 + stop.number)
+        left = _left_behind(options)
+        facts = {"error": "Stopped", "message": f"{stop}{because}", "subject": "", "untouched": "", "remedy": left}
+        return _failed(options.json, facts["message"] + (f". {left}" if left else ""), facts, 128 + stop.number)
     sys.stdout.write((json.dumps(answer.data, indent=2, default=str) if options.json else answer.text) + "\n")
     return answer.exit_code
+
+
+def _left_behind(options: argparse.Namespace) -> str:
+    """What a stopped command has left unfinished and how to go on; empty when it has left nothing."""
+    try:
+        left: str = options.left_behind(configuration.load(options.config)) if "left_behind" in options else ""
+    except EngineError:  # what ended the command matters more
+        return ""
+    return left
 
 
 def _failed(as_json: bool, text: str, facts: dict[str, Any], exit_code: int) -> int:

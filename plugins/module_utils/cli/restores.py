@@ -9,10 +9,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..backup import restore_plan
+from ..backup import restore, restore_plan
 from ..core import config as configuration
 from ..core.clock import parse_utc, utc_text
-from ..service import restore_job
+from ..core.progress import Report
+from ..service import restore_job, units
 from .command import Answer, Commands, Context
 
 
@@ -35,26 +36,38 @@ def register(commands: Commands) -> None:
     restoring.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
     restoring.add_argument("--resume", action="store_true", help="finish or undo a restore that was interrupted")
     restoring.add_argument("--plan", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    restoring.set_defaults(left_behind=_left_behind)
 
 
 def _restore(context: Context) -> Answer:
     options, config = context.options, context.config
-    if options.plan:
-        result = restore_job.run_job_file(config, options.plan, clock=context.clock)
-    elif options.resume:
-        resumed = restore_job.resume(config, clock=context.clock)
-        if resumed is None:
-            return Answer({"result": "nothing"}, "no restore is unfinished")
-        result = resumed
-    else:
-        result = _new_restore(context, config)
+    with context.progress("restore") as progress:
+        if options.plan:
+            result = restore_job.run_job_file(config, options.plan, clock=context.clock, progress=progress)
+        elif options.resume:
+            resumed = restore_job.resume(config, clock=context.clock, progress=progress)
+            if resumed is None:
+                return Answer({"result": "nothing"}, "no restore is unfinished")
+            result = resumed
+        else:
+            result = _new_restore(context, config, progress)
     known = ("result", "generation_id", "digests_equal", "restore_point", "resume_trading", "config_diff", "left_out")
     lines = [f"{key}: {result[key]}" for key in known if result.get(key) not in (None, "", [])]
     lines += [f"  {phase['name']}: {phase['seconds']:.1f} s" for phase in result.get("phases", [])]
     return Answer(result, "\n".join(lines))
 
 
-def _new_restore(context: Context, config: configuration.Config) -> dict[str, Any]:
+def _left_behind(config: configuration.Config) -> str:
+    """What a person must know who has stopped a restore."""
+    found = restore.status(config)
+    if found is None or not found["open"]:
+        return ""
+    held = units.SystemdService(config).held()
+    cannot = f", and {', '.join(held)} cannot be started until then" if held else ""
+    return f"Restore {found['id']} is unfinished: fluxmaint restore --resume finishes or undoes it{cannot}"
+
+
+def _new_restore(context: Context, config: configuration.Config, progress: Report | None) -> dict[str, Any]:
     options = context.options
     before = ""
     chosen = options.generation
@@ -74,4 +87,4 @@ def _new_restore(context: Context, config: configuration.Config) -> dict[str, An
     job = restore_job.Job(request, options.identity)
     if options.dry_run:
         return restore_job.preview(config, job, clock=context.clock)
-    return restore_job.execute(config, job, clock=context.clock)
+    return restore_job.execute(config, job, clock=context.clock, progress=progress)

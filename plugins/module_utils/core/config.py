@@ -22,6 +22,7 @@ DEFAULT_PATH = Path("/etc/fluxmaint/config.json")
 DROP_INS = "config.d"
 FORMAT = 1
 _MISSING = object()
+_MOST_KEPT = 36500
 # Eleven days: more milliseconds than this do not fit into SQLite's 32 bits, more seconds not into every timer.
 _LONGEST_S = 1e6
 _LONGEST_AGE_S = 366 * 86400
@@ -130,6 +131,25 @@ Target = Union[TargetPath, TargetS3]
 
 
 @dataclass(frozen=True)
+class Retention:
+    """Which generations are kept: all of the last days, then one a week, then one a month.
+
+    Attributes:
+        keep_days: all that are younger are kept.
+        keep_weekly: of how many older weeks one is kept.
+        keep_monthly: of how many months before those one is kept.
+        orphan_grace_days: how long what was never completed is left alone, by the store's own clock.
+        cache_grace_days: how long a cache file that no generation lists any more is left alone.
+    """
+
+    keep_days: int = 30
+    keep_weekly: int = 8
+    keep_monthly: int = 12
+    orphan_grace_days: int = 2
+    cache_grace_days: int = 2
+
+
+@dataclass(frozen=True)
 class Backup:
     """How generations are made, signed, encrypted and stored."""
 
@@ -144,6 +164,7 @@ class Backup:
     content_digests: str
     max_age_s: float
     max_proven_age_s: float
+    retention: Retention
     targets: Sequence[Target]
 
     def target(self, name: str) -> Target:
@@ -190,6 +211,19 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Notify:
+    """How people hear of trouble: executables that are told, and addresses to ping after each success.
+
+    `ping_file` is a private JSON object of addresses by name, such as `{"backup": "https://..."}`; it need not exist.
+    """
+
+    hooks_dir: Path
+    hook_timeout_s: float
+    ping_file: Path
+    ping_timeout_s: float
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything the engine knows about the service of this host."""
 
@@ -209,6 +243,7 @@ class Config:
     health: Health
     backup: Backup | None
     verify: Verify | None
+    notify: Notify
     state_dir: Path
     run_dir: Path
 
@@ -429,6 +464,29 @@ def _target(section: _Section) -> Target:
     return target
 
 
+def parse_retention(obj: Any) -> Retention:
+    """Check a retention policy that stands alone. Raises ConfigError with every mistake, by the name of its key."""
+    mistakes: list[str] = []
+    retention = _retention(_Section(obj, "retention", mistakes))
+    if mistakes:
+        raise ConfigError("; ".join(mistakes), subject="retention", untouched="everything", mistakes=mistakes)
+    return retention
+
+
+def _retention(section: _Section) -> Retention:
+    default = Retention()
+    # A day's grace at least: longer than any run takes.
+    retention = Retention(
+        keep_days=section.integer("keep_days", default.keep_days, least=1, most=_MOST_KEPT),
+        keep_weekly=section.integer("keep_weekly", default.keep_weekly, most=_MOST_KEPT),
+        keep_monthly=section.integer("keep_monthly", default.keep_monthly, most=_MOST_KEPT),
+        orphan_grace_days=section.integer("orphan_grace_days", default.orphan_grace_days, least=1, most=_MOST_KEPT),
+        cache_grace_days=section.integer("cache_grace_days", default.cache_grace_days, least=1, most=_MOST_KEPT),
+    )
+    section.close()
+    return retention
+
+
 def _backup(section: _Section) -> Backup:
     targets = [_target(item) for item in section.sections("targets")]
     backup = Backup(
@@ -443,6 +501,7 @@ def _backup(section: _Section) -> Backup:
         content_digests=section.choice("content_digests", ("never", "full", "always"), "full"),
         max_age_s=section.number("max_age_s", 26 * 3600, least=60, most=_LONGEST_AGE_S),
         max_proven_age_s=section.number("max_proven_age_s", 50 * 3600, least=60, most=_LONGEST_AGE_S),
+        retention=_retention(section.section("retention")),
         targets=targets,
     )
     if not targets:
@@ -490,6 +549,17 @@ def _verify(section: _Section) -> Verify:
     )
     section.close()
     return verify
+
+
+def _notify(section: _Section) -> Notify:
+    notify = Notify(
+        hooks_dir=section.file("hooks_dir", "/etc/fluxmaint/hooks.d"),
+        hook_timeout_s=section.number("hook_timeout_s", 30, least=0.1, most=600),
+        ping_file=section.file("ping_file", "/etc/fluxmaint/keys/ping.json"),
+        ping_timeout_s=section.number("ping_timeout_s", 10, least=0.1, most=120),
+    )
+    section.close()
+    return notify
 
 
 def _unique(section: _Section, key: str, names: list[str]) -> None:
@@ -553,6 +623,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
         health=_health(top.section("health")),
         backup=_backup(backup) if backup else None,
         verify=_verify(verify) if verify else None,
+        notify=_notify(top.section("notify")),
         state_dir=top.file("state_dir", "/var/lib/fluxmaint"),
         run_dir=top.file("run_dir", "/run/fluxmaint"),
     )

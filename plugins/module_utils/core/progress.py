@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How far long work has come, for whoever watches: one line that changes on a terminal, few lines in a log.
 
-The engine calls `progress(step, facts)`. The step `bytes` tells how much of the present step is done: `counted` and
-`CountedReader` call it for each piece that passes through.
+The engine calls `progress(step, facts)`. The step `bytes` tells how much of the present step is done: `counted` tells
+it for each piece that passes through.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any, Optional
+from typing import IO, Any
 
 from .clock import Clock
 from .human import duration_text, size_text
@@ -115,37 +115,11 @@ def _to_the_log(stream: IO[str]) -> bool:
     return os.environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
 
 
-class _Count:
-    """Adds up and reports."""
-
-    def __init__(self, report: Optional[Report], total: int | None) -> None:
-        self._report = report
-        self._total = total
-        self._done = 0
-
-    def add(self, count: int) -> None:
-        self._done += count
-        if self._report is not None:
-            self._report(BYTES, {"done": self._done, "total": self._total})
-
-
-def counted(chunks: Iterable[bytes], report: Optional[Report], total: int | None = None) -> Iterator[bytes]:
+def counted(chunks: Iterable[bytes], report: Report | None, total: int | None = None) -> Iterator[bytes]:
     """The same chunks; each is reported when it is asked for the next one."""
-    count = _Count(report, total)
+    done = 0
     for chunk in chunks:
         yield chunk
-        count.add(len(chunk))
-
-
-class CountedReader:
-    """A file open for reading; what is read is reported."""
-
-    def __init__(self, stream: IO[bytes], report: Optional[Report], total: int | None = None) -> None:
-        self._stream = stream
-        self._count = _Count(report, total)
-
-    def read(self, size: int = -1) -> bytes:
-        """Read at most `size` bytes."""
-        data = self._stream.read(size)
-        self._count.add(len(data))
-        return data
+        done += len(chunk)
+        if report is not None:
+            report(BYTES, {"done": done, "total": total})

@@ -117,10 +117,7 @@ def check(
     findings.facts["databases"] = {database.name: _database(database, findings) for database in config.databases}
     _uncovered(config, findings)
     if unit_state is not None:
-        for unit in config.units:
-            state = unit_state(unit)
-            if state != "loaded":
-                findings.mismatches.append(f"unit {unit}: systemd says {state or 'nothing'}; correct service_units")
+        _units(config, unit_state, findings)
     if endpoints:
         _endpoints(config, findings, clock)
     findings.facts["tools"] = {need.command: _tool(need, findings) for need in needs if need.command}
@@ -129,6 +126,18 @@ def check(
             _space(need, findings)
     _targets(config, findings)
     return findings
+
+
+def _units(config: Config, unit_state: UnitState, findings: Findings) -> None:
+    for unit in config.units:
+        try:
+            state = unit_state(unit)
+        except EngineError as error:
+            words = f"systemd cannot be asked for the units {', '.join(config.units)}: {error.message}"
+            findings.mismatches.append(f"{words}; they need a host that systemd has booted")
+            return
+        if state != "loaded":
+            findings.mismatches.append(f"unit {unit}: systemd says {state or 'nothing'}; correct service_units")
 
 
 def _accounts(config: Config, findings: Findings) -> None:

@@ -26,6 +26,7 @@ from ..core.config import DEFAULT_PATH, Config
 from ..core.errors import EngineError, InputError, LeaseError
 from ..core.fsio import atomic_write, read_json, write_json
 from ..core.journal import Journal
+from ..core.progress import Report
 from ..core.run import run
 from .units import SystemdService
 
@@ -75,7 +76,7 @@ class Job:
             str(data.get("signer") or ""),
         )
 
-    def source(self, config: Config, clock: Clock) -> StoreSource | None:
+    def source(self, config: Config, clock: Clock, progress: Report | None = None) -> StoreSource | None:
         """Where to fetch from; None on a host without backup targets, where only a staged generation can be used."""
         if config.backup is None:
             return None
@@ -87,6 +88,7 @@ class Job:
             allowed_signers_file=self.allowed_signers_file,
             signer=self.signer,
             clock=clock,
+            progress=progress,
         )
 
 
@@ -98,31 +100,33 @@ def keep_identity(config: Config, identity: str) -> Path:
     return path
 
 
-def silent(event: str, name: str) -> None:
-    """Progress that nobody wants to hear of."""
+def _begun(progress: Report | None) -> restore.Progress:
+    """What a restore tells of itself, as steps that begin."""
+
+    def tell(event: str, name: str) -> None:
+        if progress is not None and event == "begin":
+            progress(name, {})
+
+    return tell
 
 
-def execute(
-    config: Config, job: Job, *, clock: Clock | None = None, progress: restore.Progress = silent
-) -> dict[str, Any]:
+def execute(config: Config, job: Job, *, clock: Clock | None = None, progress: Report | None = None) -> dict[str, Any]:
     """Run a job here and now. Returns and raises what `restore.run` does."""
     clock = clock or Clock()
     config.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     return restore.run(
         config,
         job.request,
-        source=job.source(config, clock),
+        source=job.source(config, clock, progress),
         service=SystemdService(config, clock=clock),
         clock=clock,
         journal=Journal(config.journal_file, clock),
         after_stage=lambda: _remove_identities(config, job),
-        progress=progress,
+        progress=_begun(progress),
     )
 
 
-def resume(
-    config: Config, *, clock: Clock | None = None, progress: restore.Progress = silent
-) -> dict[str, Any] | None:
+def resume(config: Config, *, clock: Clock | None = None, progress: Report | None = None) -> dict[str, Any] | None:
     """Finish or undo what a dead process has left, see `restore.resume`."""
     clock = clock or Clock()
     config.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -131,7 +135,7 @@ def resume(
         service=SystemdService(config, clock=clock),
         clock=clock,
         journal=Journal(config.journal_file, clock),
-        progress=progress,
+        progress=_begun(progress),
     )
 
 
@@ -209,7 +213,9 @@ class TransientUnit:
             answer_file.unlink(missing_ok=True)
 
 
-def run_job_file(config: Config, job_file: Path, *, clock: Clock | None = None) -> dict[str, Any]:
+def run_job_file(
+    config: Config, job_file: Path, *, clock: Clock | None = None, progress: Report | None = None
+) -> dict[str, Any]:
     """Run the job of a file that `TransientUnit` has written, and leave the answer where it looks for it.
 
     Raises what `execute` raises, after the answer is written.
@@ -219,7 +225,7 @@ def run_job_file(config: Config, job_file: Path, *, clock: Clock | None = None) 
         raise InputError("is not a restore job", subject=str(job_file))
     answer_file = Path(data["answer_file"])
     try:
-        result = execute(config, Job.from_dict(data), clock=clock)
+        result = execute(config, Job.from_dict(data), clock=clock, progress=progress)
     except Exception as error:
         write_json(answer_file, {"error": errors.as_engine_error(error).as_dict()})
         raise

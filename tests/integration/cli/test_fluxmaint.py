@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -314,6 +316,87 @@ def test_a_damaged_staged_generation_is_named(fluxmaint: Fluxmaint, state: str) 
     staged.mkdir(parents=True)
     (staged / "state.json").write_text(state)
     assert fluxmaint.json("backup", exits=2)["subject"] == str(staged / "state.json")
+
+
+def test_a_terminal_sees_the_progress_and_a_program_only_the_document(fluxmaint: Fluxmaint) -> None:
+    command = [sys.executable, "-I", fluxmaint.executable, "backup", "--json", "--config", fluxmaint.world.config_file]
+    main, side = pty.openpty()
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=side, check=True, timeout=60)
+    os.close(side)
+    seen = os.read(main, 1 << 16).decode()
+    os.close(main)
+    assert json.loads(done.stdout)["result"] == "ok"
+    assert "backup: encrypt db-trades" in seen
+    assert "\n" not in seen
+    quiet = subprocess.run([*command, "--quiet"], capture_output=True, check=True, timeout=60)
+    assert quiet.stderr == b""
+
+
+def test_the_log_of_systemd_gets_a_line_for_each_step(fluxmaint: Fluxmaint, tmp_path: Path) -> None:
+    command = [sys.executable, "-I", fluxmaint.executable, "backup", "--config", fluxmaint.world.config_file]
+    with open(tmp_path / "log", "w+") as log:
+        status = os.fstat(log.fileno())
+        environment = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=log, check=True, timeout=60, env=environment)
+        log.seek(0)
+        lines = log.read().splitlines()
+    assert "backup: encrypt db-trades" in lines
+    assert len(lines) < 60
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.2, 0.3])
+def test_an_early_interrupt_ends_it_without_a_traceback(fluxmaint: Fluxmaint, after_s: float) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-I", "-S", fluxmaint.executable, "status", "--config", fluxmaint.world.config_file],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - the tests start no threads
+    )
+    time.sleep(after_s)
+    running.send_signal(signal.SIGINT)
+    _output, errors = running.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert running.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+
+
+@pytest.mark.skipif(not os.access("/etc/systemd/system", os.W_OK), reason="units are held by drop-ins in /etc")
+def test_what_a_stopped_restore_leaves_is_said(fluxmaint: Fluxmaint, tmp_path: Path) -> None:
+    """The first step with the service hangs, as a unit that does not stop would make it."""
+    world = fluxmaint.world
+    made = fluxmaint.json("backup")["id"]
+    world.rows(1)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    systemctl = '#!/bin/sh\ncase "$1" in show) echo inactive;; daemon-reload) touch "$0.held"; exec sleep 60;; esac\n'
+    (tools / "systemctl").write_text(systemctl)
+    (tools / "systemctl").chmod(0o755)
+    words = ["restore", "--generation", made, "--identity", world.keys / "operator.key", "--no-start"]
+    unit_dir = Path("/etc/systemd/system/fluxhero-backend.service.d")
+    try:
+        running = subprocess.Popen(
+            [sys.executable, "-I", fluxmaint.executable, *words, "--config", world.config_file],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
+        deadline = time.monotonic() + 60
+        while not (tools / "systemctl.held").exists():
+            assert running.poll() is None and time.monotonic() < deadline, running.communicate()
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _output, errors = running.communicate(timeout=60)
+        assert running.returncode == 130, errors
+        assert "ended by SIGINT" in errors
+        assert "fluxmaint restore --resume finishes or undoes it" in errors
+        assert "fluxhero-backend.service cannot be started until then" in errors
+        state = fluxmaint.json("status", exits=3)
+        assert state["result"] == "failed"
+        assert state["held_units"] == ["fluxhero-backend.service"]
+    finally:
+        shutil.rmtree(unit_dir, ignore_errors=True)
 
 
 def test_names_that_are_no_ids_and_no_times_do_not_hide_the_generations(fluxmaint: Fluxmaint) -> None:

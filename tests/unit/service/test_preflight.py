@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from fluxmaint.core import config as configuration
-from fluxmaint.core.errors import InputError
+from fluxmaint.core.errors import CommandError, InputError
 from fluxmaint.service import preflight
 from fluxmaint.service.preflight import Findings, Need
 
@@ -72,6 +72,18 @@ def test_contract_holds(document: dict[str, Any]) -> None:
     findings = check(document)
     assert findings.ok and findings.mismatches == [] and findings.warnings == []
     assert findings.facts["databases"]["trades"]["journal_mode"] == "delete"
+
+
+def test_a_host_without_systemd_is_one_mismatch_among_others(document: dict[str, Any]) -> None:
+    def unknown(_unit: str) -> str:
+        raise CommandError("systemctl show ended with status 1: System has not been booted with systemd")
+
+    document["units"] = ["a.service", "b.service"]
+    document["databases"][0]["tables"] = {"missing": []}
+    mismatches = check(document, unit_state=unknown).mismatches
+    [told] = [text for text in mismatches if "systemd" in text]
+    assert "cannot be asked for the units a.service, b.service" in told
+    assert len(mismatches) > 1
 
 
 def test_everything_wrong_is_listed_at_once(document: dict[str, Any]) -> None:

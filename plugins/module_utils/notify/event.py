@@ -1,0 +1,118 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What hooks are told: one document for each event, and nothing secret in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.config import Config, TargetS3
+
+FORMAT = 1
+UNIT_FAILED, STATE, RECOVERED, TEST = "unit_failed", "state", "recovered", "test"
+REDACTED = "[redacted]"
+_SHORTEST_SECRET = 6  # a shorter one would blank out half of the text, and protects nothing
+_MOST_BYTES = 1 << 20
+_PATTERNS = (
+    re.compile(r"AGE-SECRET-KEY-[0-9A-Z]+"),
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+    re.compile(r"(?<=://)[^/\s@]+:[^/\s@]+(?=@)"),
+    re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]+"),
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that people must hear of.
+
+    Attributes:
+        event: `unit_failed`, `state` (the backups are not as they should be), `recovered` or `test`.
+        unit: the systemd unit that it is about, or empty.
+        result: how the unit ended, as systemd says it (`exit-code`, `timeout`, `oom-kill`, ...), or the state.
+        message: one sentence for people.
+        journal: the last lines of the unit's log.
+        details: further JSON-serialisable facts.
+    """
+
+    event: str
+    service: str
+    host: str
+    time: str
+    result: str
+    message: str
+    unit: str = ""
+    journal: Sequence[str] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self, secrets: Iterable[str]) -> dict[str, Any]:
+        """What goes to the hooks: every text free of the secrets."""
+        longest_first = sorted(set(secrets), key=len, reverse=True)
+        told = {"message": self.message, "journal": list(self.journal), "details": dict(self.details)}
+        return {"format": FORMAT, **self.__dict__, **_clean(told, longest_first)}
+
+
+def _clean(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        return redact(value, secrets)
+    if isinstance(value, Mapping):
+        return {key: _clean(inner, secrets) for key, inner in value.items()}
+    return [_clean(inner, secrets) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """`text` without these secrets, and without anything that has the form of a private key or password."""
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    for pattern in _PATTERNS:
+        text = pattern.sub(REDACTED, text)
+    return text
+
+
+def known_secrets(config: Config) -> list[str]:
+    """What must never leave the host: values in the service's configuration, credentials, ping addresses."""
+    files = [*config.config_files, config.notify.ping_file]
+    if config.backup is not None:
+        files += [target.credentials_file for target in config.backup.targets if isinstance(target, TargetS3)]
+    found: set[str] = set()
+    for path in files:
+        found.update(_values(_content(path)))
+    return sorted(secret for secret in found if len(secret) >= _SHORTEST_SECRET)
+
+
+def _content(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read(_MOST_BYTES)
+    except OSError:  # what cannot be read cannot be in the text either
+        return ""
+
+
+def _values(content: str) -> set[str]:
+    """The texts of a JSON document, or what stands behind each `=`."""
+    try:
+        return set(_texts(json.loads(content)))
+    except (ValueError, RecursionError):
+        pass
+    values = set()
+    for line in content.splitlines():
+        _name, separator, value = line.partition("=")
+        if separator and not line.lstrip().startswith("#"):
+            values.update({value.strip(), value.strip().strip("\"'")})
+    return values - {""}
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value

@@ -1,0 +1,55 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What systemd knows about a unit that has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core.clock import Clock, utc_text
+from ..core.config import Config
+from ..core.errors import EngineError
+from ..core.run import Completed, run
+from .event import UNIT_FAILED, Event
+
+_LINES = 40
+_PROPERTIES = ("Result", "ExecMainStatus", "InvocationID", "Description")
+_SAYS = "fluxmaint: "  # how the last word of a failing fluxmaint begins
+
+Runner = Callable[..., Completed]
+
+
+def describe(config: Config, unit: str, *, clock: Clock | None = None, runner: Runner = run) -> Event:
+    """The event for a unit that has failed: its result, exit status and the end of its log."""
+    known: dict[str, str] = {}
+    lines: list[str] = []
+    try:
+        shown = runner(["systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", unit], timeout_s=20)
+        known = dict(line.partition("=")[::2] for line in shown.text.splitlines())
+        lines = _log(unit, known.get("InvocationID", ""), runner)
+    except EngineError as error:  # people must hear of the failure all the same
+        lines = [f"the log of {unit} cannot be read: {error.message}"]
+    result, status = known.get("Result", "unknown"), known.get("ExecMainStatus", "")
+    said = next((line[len(_SAYS) :] for line in reversed(lines) if line.startswith(_SAYS)), "")
+    ended = f"{unit} failed ({result}{', exit status ' + status if status not in ('', '0') else ''})"
+    details: dict[str, Any] = {"exit_status": int(status) if status.isdigit() else None}
+    return Event(
+        event=UNIT_FAILED,
+        service=config.service,
+        host=config.host,
+        time=utc_text((clock or Clock()).now()),
+        unit=unit,
+        result=result,
+        message=f"{ended}: {said}" if said else ended,
+        journal=lines,
+        details={**details, "description": known.get("Description", "")},
+    )
+
+
+def _log(unit: str, invocation: str, runner: Runner) -> list[str]:
+    """The last lines of the unit's last run."""
+    chosen = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation.isalnum() else ["--unit", unit]
+    command = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={_LINES}", *chosen]
+    return list(runner(command, timeout_s=20).text.splitlines())

@@ -1,0 +1,270 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hooks, pings and what they may not give away: real executables, a real HTTP server."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fluxmaint.core import config as configuration
+from fluxmaint.core.clock import Clock
+from fluxmaint.core.errors import EngineError, PreconditionError
+from fluxmaint.core.journal import Journal
+from fluxmaint.notify import failed_unit, hooks, ping, watch
+from fluxmaint.notify.event import Event, known_secrets, redact
+
+SECRET = "s3cr3t-of-the-broker"
+KEY = "not-a-real-access-key"
+
+
+class Impatient(Clock):
+    def sleep(self, seconds: float) -> None:
+        """Do not wait between two attempts."""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> configuration.Config:
+    for directory in ("state", "hooks.d", "keys"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / ".env").write_text(f"# comment=visible\nAPI_TOKEN='{SECRET}'\nMODE=paper\n")
+    (tmp_path / "keys/offsite.json").write_text(json.dumps({"access_key": KEY, "secret_key": KEY + "2"}))
+    target = {"name": "offsite", "type": "s3", "endpoint": "http://store", "bucket": "b"}
+    return configuration.parse(
+        {
+            "format": 1,
+            "service": "fluxhero",
+            "host": "production",
+            "root": str(tmp_path),
+            "user": "root",
+            "group": "root",
+            "units": [],
+            "databases": [{"name": "trades", "path": str(tmp_path / "trades.db")}],
+            "config_files": [str(tmp_path / ".env"), str(tmp_path / "missing.env")],
+            "health": {},
+            "backup": {
+                "signer": "fluxhero@production",
+                "targets": [{**target, "credentials_file": str(tmp_path / "keys/offsite.json")}],
+            },
+            "notify": {
+                "hooks_dir": str(tmp_path / "hooks.d"),
+                "hook_timeout_s": 2,
+                "ping_file": str(tmp_path / "keys/ping.json"),
+                "ping_timeout_s": 2,
+            },
+            "state_dir": str(tmp_path / "state"),
+            "run_dir": str(tmp_path / "run"),
+        }
+    )
+
+
+def hook(config: configuration.Config, name: str, script: str, mode: int = 0o755) -> None:
+    path = config.notify.hooks_dir / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(mode)
+
+
+def event(**changes: Any) -> Event:
+    facts = {"event": "unit_failed", "service": "fluxhero", "host": "production", "time": "2026-11-23T02:00:00Z"}
+    return Event(**{**facts, "result": "exit-code", "message": "it failed", "unit": "a.service", **changes})
+
+
+def tell(config: configuration.Config, **changes: Any) -> dict[str, Any]:
+    return hooks.tell(config, event(**changes), journal=Journal(config.journal_file))
+
+
+def test_every_hook_gets_the_document_and_it_is_journalled(config: configuration.Config, tmp_path: Path) -> None:
+    hook(config, "10-mail", f"cat > {tmp_path}/first")
+    hook(config, "20-chat", f"cat > {tmp_path}/second")
+    hook(config, ".hidden", f"cat > {tmp_path}/third")
+    told = tell(config, journal=["line"], details={"reasons": [{"text": "old"}]})
+    assert (told["result"], [item["hook"] for item in told["hooks"]]) == ("ok", ["10-mail", "20-chat"])
+    document = json.loads((tmp_path / "first").read_text())
+    assert document == json.loads((tmp_path / "second").read_text()) == {
+        "format": 1,
+        "event": "unit_failed",
+        "service": "fluxhero",
+        "host": "production",
+        "time": "2026-11-23T02:00:00Z",
+        "unit": "a.service",
+        "result": "exit-code",
+        "message": "it failed",
+        "journal": ["line"],
+        "details": {"reasons": [{"text": "old"}]},
+    }
+    assert not (tmp_path / "third").exists()
+    [entry] = Journal(config.journal_file).read("notify")
+    assert (entry["result"], entry["about"]["unit"]) == ("ok", "a.service")
+
+
+@pytest.mark.parametrize(
+    ("script", "mode", "said"),
+    [
+        ("echo no route; exit 3", 0o755, "ended with status 3: no route"),
+        ("sleep 60", 0o755, "did not end within 2 s"),
+        ("exit 0", 0o644, "is not an executable file"),
+        ("exit 0", 0o777, "could be changed by somebody else"),
+    ],
+)
+def test_a_bad_hook_is_told_and_the_next_one_still_runs(
+    config: configuration.Config, tmp_path: Path, script: str, mode: int, said: str
+) -> None:
+    hook(config, "10-bad", script, mode)
+    hook(config, "20-good", f"cat > {tmp_path}/got")
+    told = tell(config)
+    assert told["result"] == "degraded"
+    assert said in told["hooks"][0]["message"]
+    assert told["hooks"][1]["ok"]
+    assert (tmp_path / "got").exists()
+    assert Journal(config.journal_file).read("notify")[0]["result"] == "degraded"
+
+
+def test_without_a_hook_nobody_is_told_and_that_is_no_success(config: configuration.Config) -> None:
+    told = tell(config)
+    assert told["result"] == "degraded"
+    assert "nobody is told" in told["problems"][0]
+
+
+def test_secrets_are_blanked_out_everywhere(config: configuration.Config, tmp_path: Path) -> None:
+    config.notify.ping_file.write_text(json.dumps({"backup": "https://ping.example/uuid-1234"}))
+    hook(config, "10-all", f"cat > {tmp_path}/got; echo {SECRET}; exit 1")
+    words = f"token {SECRET}, key {KEY}2, AGE-SECRET-KEY-1QQQ, https://ping.example/uuid-1234, paper"
+    told = tell(config, message=words, journal=[words], details={"deep": [{"er": words}]})
+    everything = (tmp_path / "got").read_text() + json.dumps(told) + config.journal_file.read_text()
+    for secret in (SECRET, KEY, "AGE-SECRET-KEY-1", "uuid-1234"):
+        assert secret not in everything
+    assert "[redacted]" in everything
+    assert "paper" in told["event"]["message"]  # too short to be a secret
+    assert "visible" not in " ".join(known_secrets(config))
+
+
+def test_forms_of_secrets_are_known() -> None:
+    pem = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----"
+    for text in (pem, "-----BEGIN PRIVATE KEY-----\nabc", "https://me:abc@host/", "Authorization: Bearer abc"):
+        assert "abc" not in redact(text, [])
+    assert redact("http://host/path at 10:00", []) == "http://host/path at 10:00"
+
+
+class Listener(http.server.BaseHTTPRequestHandler):
+    """Answers with the status that its path ends with, and notes the path."""
+
+    def do_GET(self) -> None:
+        self.server.heard.append(self.path)  # type: ignore[attr-defined]
+        self.send_response(int(self.path.rpartition("/")[2]))
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def listener() -> Iterator[Any]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    server.heard = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", heard=server.heard)  # type: ignore[attr-defined]
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def address(config: configuration.Config, url: Any, mode: int = 0o600) -> None:
+    config.notify.ping_file.write_text(json.dumps({"backup": url}))
+    config.notify.ping_file.chmod(mode)
+
+
+def test_a_ping_is_heard_once(config: configuration.Config, listener: Any) -> None:
+    address(config, f"{listener.url}/uuid-1234/200")
+    assert ping.ping(config, "backup") is True
+    assert listener.heard == ["/uuid-1234/200"]
+    assert ping.ping(config, "verify") is False
+
+
+def test_a_ping_that_is_not_heard_is_tried_again_and_never_tells_its_address(
+    config: configuration.Config, listener: Any
+) -> None:
+    address(config, f"{listener.url}/uuid-1234/503")
+    with pytest.raises(EngineError, match="HTTP status 503") as caught:
+        ping.ping(config, "backup", clock=Impatient())
+    assert len(listener.heard) == 3
+    assert "uuid-1234" not in json.dumps(caught.value.as_dict())
+
+
+ODD = ["http://127.0.0.1:1/", "http://nowhere.invalid/", "http://[", "http://a b/", "file:///etc/"]
+
+
+@pytest.mark.parametrize("url", [*(start + "uuid-1234" for start in ODD), 5, ["uuid-1234"]])
+def test_no_kind_of_failure_tells_the_address(config: configuration.Config, url: Any) -> None:
+    address(config, url)
+    with pytest.raises(EngineError) as caught:
+        ping.ping(config, "backup", clock=Impatient())
+    assert "uuid-1234" not in str(caught.value) + json.dumps(caught.value.as_dict())
+
+
+def test_an_address_that_others_can_read_is_refused(config: configuration.Config, listener: Any) -> None:
+    address(config, f"{listener.url}/200", 0o644)
+    with pytest.raises(PreconditionError, match="can be read by others"):
+        ping.ping(config, "backup")
+    assert listener.heard == []
+
+
+def test_a_failed_unit_is_described_by_systemd(config: configuration.Config) -> None:
+    shown = "Result=exit-code\nExecMainStatus=6\nInvocationID=abc123\nDescription=Back up fluxhero\n"
+    asked = []
+
+    def runner(command: list[str], **_options: Any) -> Any:
+        asked.append(command)
+        return SimpleNamespace(text=shown if command[0] == "systemctl" else "one\nfluxmaint: no target\nlast\n")
+
+    told = failed_unit.describe(config, "fluxmaint-backup@daily.service", runner=runner)
+    assert told.message == "fluxmaint-backup@daily.service failed (exit-code, exit status 6): no target"
+    assert (told.result, told.details["exit_status"], told.journal[-1]) == ("exit-code", 6, "last")
+    assert "_SYSTEMD_INVOCATION_ID=abc123" in asked[1]
+
+
+def test_a_unit_that_nothing_is_known_of_is_told_all_the_same(config: configuration.Config) -> None:
+    def runner(*_arguments: Any, **_options: Any) -> Any:
+        raise PreconditionError("the command systemctl is not installed")
+
+    told = failed_unit.describe(config, "a.service", runner=runner)
+    assert told.message == "a.service failed (unknown)"
+    assert "not installed" in told.journal[0]
+
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("codes", "told_at", "now_codes", "expected"),
+    [
+        ([], "", [], ""),
+        ([], "", ["a"], "state"),
+        (["a"], "2026-11-23T11:00:00Z", ["a"], ""),
+        (["a", "b"], "2026-11-23T11:00:00Z", ["a"], ""),
+        (["a"], "2026-11-23T11:00:00Z", ["a", "b"], "state"),
+        (["a"], "2026-11-22T12:00:00Z", ["a"], "state"),
+        (["a"], "2026-11-23T11:00:00Z", [], "recovered"),
+    ],
+)
+def test_a_state_is_told_when_it_gets_worse_once_a_day_and_when_it_is_over(
+    tmp_path: Path, codes: list[str], told_at: str, now_codes: list[str], expected: str
+) -> None:
+    before = {"codes": codes, "told_at": told_at} if codes else {}
+    assert watch.due(before, now_codes, NOW) == expected
+    watch.note(tmp_path / "told.json", now_codes, NOW)
+    assert watch.due(watch.last_told(tmp_path / "told.json"), now_codes, NOW) == ""
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"codes": 5}', '{"codes": ["a"], "told_at": 7}'])
+def test_a_damaged_memory_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "told.json").write_text(content)
+    assert watch.last_told(tmp_path / "told.json") == {}
