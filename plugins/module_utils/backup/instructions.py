@@ -48,7 +48,8 @@ _HEAD = """\
 #     mkdir generations
 #     cp -R /path/to/target/{base}generations/{id} generations/
 {copy_cache}\
-# Or from an S3 bucket, with its endpoint, the bucket with its prefix, and a key that may read:
+# Or from an S3 bucket, with its endpoint, the bucket with its prefix, and a key that may read (rclone's notice of a
+# missing configuration file means nothing):
 #     export RCLONE_CONFIG_S3_TYPE=s3 RCLONE_CONFIG_S3_PROVIDER=Other
 #     read -r -p 'Endpoint: ' RCLONE_CONFIG_S3_ENDPOINT
 #     read -r -p 'Region, us-east-1 when it has none: ' RCLONE_CONFIG_S3_REGION
@@ -89,7 +90,8 @@ _HEAD = """\
 #   B: copy again, or from another target: each target holds the same objects.
 #   C: no "complete": the copy is not whole, or the generation was never completed and is no backup.
 #      "Could not verify signature" or no "genuine": somebody changed it, or your list of signers is not the right
-#      one. Do not go on with it. Take the generation from another target, or another generation.
+#      one. Do not go on with it. Take the generation from another target, or an older version of its objects (see
+#      D), or another generation.
 #   D: "FAILED": that object is damaged or was exchanged. Copy it again, or from another target. A bucket that keeps
 #      versions still has what was overwritten: copy into another directory with
 #      --s3-version-at {version_at} added to both commands of rclone, or another time when all was well.

@@ -15,6 +15,7 @@ from typing import Any, Optional, TypeVar, Union, get_args, get_origin, get_type
 from ..core.clock import parse_utc
 from ..core.errors import InputError, IntegrityError
 from ..core.fsio import json_bytes
+from ..core.version import VERSION
 from . import layout
 
 FORMAT = 1
@@ -207,9 +208,9 @@ class Manifest:
         found = document.get("format") if isinstance(document, dict) else None
         if found != FORMAT:
             raise IntegrityError(
-                f"has format {found!r}, this version reads format {FORMAT}",
+                f"has format {found!r}; fluxhero.maintenance {VERSION} reads format {FORMAT}",
                 subject=subject,
-                remedy="use a newer version",
+                remedy="update fluxhero.maintenance, or restore it by hand: RESTORE.txt beside it says how",
             )
         try:
             manifest = decode(cls, document)
