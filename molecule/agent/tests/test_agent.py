@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
 import pytest
 from testinfra.host import Host
@@ -30,6 +32,9 @@ def test_fluxmaint_runs_from_anywhere(host: Host) -> None:
         ("/etc/fluxmaint/keys", 0o700),
         ("/var/lib/fluxmaint", 0o750),
         ("/run/fluxmaint", 0o750),
+        ("/etc/fluxmaint/hooks.d", 0o750),
+        ("/etc/fluxmaint/hooks.d/50-keep", 0o700),
+        ("/etc/fluxmaint/keys/ping.json", 0o600),
     ],
 )
 def test_belongs_to_root_alone(host: Host, path: str, mode: int) -> None:
@@ -69,3 +74,37 @@ def test_an_interrupted_restore_is_finished_at_boot(host: Host) -> None:
     assert unit.is_valid
     assert unit.is_enabled
     assert "no restore is unfinished" in host.check_output("fluxmaint restore --resume")
+
+
+def documents(host: Host) -> list[dict[str, Any]]:
+    """What the hook has been told."""
+    return [json.loads(line) for line in host.check_output("cat /var/lib/fluxmaint/hook.jsonl").splitlines()]
+
+
+def test_a_unit_that_fails_is_told_to_the_hooks(host: Host) -> None:
+    unit = "fluxmaint-probe@x.service"
+    host.run_expect(
+        [0],
+        f"systemd-run --unit={unit} --property=OnFailure=fluxmaint-notify@{unit}.service"
+        " sh -c 'echo http://me:hidden-word@host; echo fluxmaint: it broke >&2; exit 5'",
+    )
+    try:
+        notify = f"fluxmaint-notify@{unit}.service"
+        deadline = time.monotonic() + 20
+        while host.check_output(f"systemctl show --value --property=ExecMainExitTimestampMonotonic {notify}") == "0":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert host.check_output(f"systemctl show --value --property=Result {notify}") == "success"
+        told = documents(host)[-1]
+        assert (told["event"], told["unit"], told["result"]) == ("unit_failed", unit, "exit-code")
+        assert told["message"] == f"{unit} failed (exit-code, exit status 5): it broke"
+        assert "fluxmaint: it broke" in told["journal"]
+        assert "hidden-word" not in json.dumps(told)
+        assert "notify end ok" in host.check_output("fluxmaint journal --operation notify --limit 1")
+    finally:
+        host.run(f"systemctl reset-failed {unit}")
+
+
+def test_the_hooks_can_be_tried(host: Host) -> None:
+    assert "50-keep" in host.check_output("fluxmaint notify --test")
+    assert documents(host)[-1]["event"] == "test"

@@ -17,6 +17,8 @@ from tests.support.plays import play, words
 TIMERS = {"daily": "Mon..Sat *-*-* 02:00:00 UTC", "full": "Sun *-*-* 02:00:00 UTC"}
 TARGET = "/var/backups/fluxhero"
 SERVICE = "/opt/fluxhero"
+PING = "/etc/fluxmaint/keys/ping.json"
+HOOKS = "/etc/fluxmaint/hooks.d"
 
 
 def properties(host: Host, unit: str, *names: str) -> dict[str, str]:
@@ -108,10 +110,52 @@ def test_scheduled_run_stores_an_encrypted_generation_on_every_target(host: Host
     assert upcoming == {"daily", "full"}
 
 
-def test_service_files_keep_their_owner(host: Host) -> None:
-    host.run_expect([0], "systemctl start fluxmaint-backup@daily")
+def test_service_files_keep_their_owner_and_success_is_pinged(host: Host) -> None:
+    listener = "systemd-run --unit=listener --property=RuntimeDirectory=listener python3 -m http.server 8999"
+    host.run_expect([0], f"{listener} --bind 127.0.0.1 --directory /run/listener")
+    address = json.dumps({"backup": "http://127.0.0.1:8999/?ping-address-of-no-value"})
+    host.run_expect([0], f"install -m 0600 /dev/null {PING} && echo '{address}' > {PING}")
+    try:
+        host.run_expect([0], "systemctl start fluxmaint-backup@daily")
+        heard = host.check_output("journalctl --unit=listener --output=cat")
+        assert '"GET /?ping-address-of-no-value HTTP/1.1" 200' in heard
+        log = host.check_output("journalctl --unit=fluxmaint-backup@daily --output=cat")
+        assert "pinged for backup" in log
+        assert "backup: encrypt db-trades" in log  # the progress
+        assert "ping-address-of-no-value" not in log + host.check_output("fluxmaint journal")
+    finally:
+        host.run(f"systemctl stop listener; rm {PING}")
     assert host.check_output(f"find {SERVICE}/data ! -user fluxhero") == ""
     assert host.check_output("ls -A /var/lib/fluxmaint/staging") == ""
+
+
+def test_a_run_that_is_degraded_is_told_to_people(host: Host) -> None:
+    unit, hook, told = "fluxmaint-backup@daily.service", f"{HOOKS}/10-molecule", "/run/told.json"
+    host.run_expect([0], f"printf '#!/bin/sh\\ncat > {told}\\n' > {hook} && chmod 0755 {hook}")
+    host.run_expect([0], f"mv {TARGET}/.fluxmaint-target {TARGET}/aside")
+    try:
+        host.run_expect([1], f"systemctl start {unit}")
+        deadline = time.monotonic() + 20
+        while not host.file(told).exists or not host.file(told).size:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        document = json.loads(host.file(told).content_string)
+        assert (document["event"], document["unit"], document["details"]["exit_status"]) == ("unit_failed", unit, 3)
+        assert any("target local" in line for line in document["journal"])
+        host.run_expect([0], f"rm {told} && systemctl start fluxmaint-overdue.service")
+        document = json.loads(host.file(told).content_string)
+        assert (document["event"], document["result"]) == ("state", "degraded")
+        assert "target_away_local" in [reason["code"] for reason in document["details"]["reasons"]]
+        host.run_expect([0], f"rm {told} && systemctl start fluxmaint-overdue.service")
+        assert not host.file(told).exists  # told once, not every hour
+    finally:
+        host.run(f"mv {TARGET}/aside {TARGET}/.fluxmaint-target; rm -f {hook} {told}; systemctl reset-failed {unit}")
+
+
+def test_the_age_of_the_backups_is_watched(host: Host) -> None:
+    assert host.service("fluxmaint-overdue.timer").is_enabled
+    for unit in ("fluxmaint-backup@daily.service", "fluxmaint-overdue.service"):
+        assert properties(host, unit, "OnFailure")["OnFailure"] == f"fluxmaint-notify@{unit}.service"
 
 
 def test_run_waits_for_another_one_to_end(host: Host) -> None:
