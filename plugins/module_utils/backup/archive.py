@@ -145,10 +145,10 @@ class ArchiveWriter:
         self.entries.append(copied.entry)
 
     def add_link(self, path: Path, status: os.stat_result) -> None:
-        """Add a symbolic link; an absolute target becomes the same target seen from the link."""
+        """Add a symbolic link; a target that is absolute or climbs above the root is rewritten to the same place."""
         target = os.readlink(path)
-        if os.path.isabs(target):
-            target = os.path.relpath(target, path.parent)
+        if not stays_inside(str(path).lstrip("/"), target):
+            target = os.path.relpath(os.path.normpath(path.parent / target), path.parent)
         entry = describe(path, status, size=0, link=target)
         self._tar.addfile(_header(entry))
         self.entries.append(entry)

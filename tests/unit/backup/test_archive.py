@@ -104,6 +104,7 @@ def test_files_and_links_come_back(tmp_path: Path) -> None:
     (source / "sub/file").write_bytes(b"content")
     (source / "sub/file").chmod(0o751)
     (source / "absolute").symlink_to(source / "sub/file")
+    (source / "sub/above").symlink_to("../" * 40 + "etc/hosts")  # the root directory is its own parent
     tar = tmp_path / "x.tar"
     with tar.open("wb") as stream:
         writer = archive.ArchiveWriter(DigestingWriter(stream))
@@ -113,7 +114,8 @@ def test_files_and_links_come_back(tmp_path: Path) -> None:
             else:
                 writer.add(archive.copy_aside(path, tmp_path / "spool"))
         writer.close()
-    assert sorted(item.link for item in writer.entries) == ["", "sub/file"]
+    root = "../" * (len(source.parts) - 1) + "../"
+    assert sorted(item.link for item in writer.entries) == ["", f"{root}etc/hosts", "sub/file"]
     (tmp_path / "out").mkdir()
     archive.extract(tar, tmp_path / "out", writer.entries, subject=KEY)
     below = tmp_path / "out" / str(source).lstrip("/")
