@@ -16,7 +16,7 @@ NAMED = {
     "flip": "db-trades.sqlite.zst.age",
     "uncommit": "COMMIT",
     "signature": "MANIFEST.json.sig",
-    "identity": ".age",
+    "identity": "is not encrypted to this verifier's key",
 }
 
 

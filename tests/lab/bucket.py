@@ -4,7 +4,7 @@
 """The lab's off-site store as seen from the controller, and its bucket.
 
 `python -m tests.lab.bucket` creates the bucket: versions, object lock (COMPLIANCE, one day), and a
-policy that keeps the uploader from deleting anything.
+policy that keeps the uploader from deleting anything and lets the prover write proofs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .steps import SetupError, output_of, say
 READY_TIMEOUT_S = 90
 # How SeaweedFS spells the identity `uploader` in policies.
 UPLOADER = "arn:aws:iam::000000000000:user/uploader"
+PROVER = "arn:aws:iam::000000000000:user/prover"
 DENIED_TO_UPLOADER = (
     "s3:DeleteObject",
     "s3:DeleteObjectVersion",
@@ -71,7 +72,7 @@ def wait_until_ready(s3: Any) -> list[str]:
 
 
 def policy(bucket: str) -> dict[str, object]:
-    """The bucket's policy: the uploader adds and reads, and removes nothing."""
+    """The bucket's policy: the uploader adds and reads, and removes nothing; the prover adds proofs alone."""
     resource = f"arn:aws:s3:::{bucket}"
     return {
         "Version": "2012-10-17",
@@ -82,7 +83,14 @@ def policy(bucket: str) -> dict[str, object]:
                 "Principal": {"AWS": [UPLOADER]},
                 "Action": list(DENIED_TO_UPLOADER),
                 "Resource": [resource, f"{resource}/*"],
-            }
+            },
+            {
+                "Sid": "ProverAddsProofs",
+                "Effect": "Allow",
+                "Principal": {"AWS": [PROVER]},
+                "Action": ["s3:PutObject"],
+                "Resource": [f"{resource}/*/proofs/*"],
+            },
         ],
     }
 

@@ -258,7 +258,7 @@ def prove(phase: Phase, report: Report, identity: Path) -> None:
             "verify_backups",
             phase,
             target="staging",
-            backup_verify_host="production",
+            backup_verify_hosts=["production"],
             backup_verify_generation=report.generation_id,
             backup_verify_identity_file=str(identity),
         )

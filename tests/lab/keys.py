@@ -26,9 +26,10 @@ def ensure_keys() -> None:
             _must(["age-keygen", "-o", str(key)])
             key.chmod(0o600)
         key.with_suffix(".pub").write_text(_must(["age-keygen", "-y", str(key)]), encoding="utf-8")
-    if not names.S3_KEYS.is_file():
+    there = json.loads(names.S3_KEYS.read_text(encoding="utf-8")) if names.S3_KEYS.is_file() else {}
+    if not set(new_s3_keys()) <= set(there):
         names.S3_KEYS.touch(mode=0o600)
-        names.S3_KEYS.write_text(json.dumps(new_s3_keys(), indent=2) + "\n", encoding="utf-8")
+        names.S3_KEYS.write_text(json.dumps({**new_s3_keys(), **there}, indent=2) + "\n", encoding="utf-8")
 
 
 def new_s3_keys() -> dict[str, object]:
