@@ -24,6 +24,7 @@ from ..core.errors import CommandError, IntegrityError, PreconditionError, Timeo
 from ..core.fsio import complete_file, private_umask
 from ..core.progress import Report, counted
 from ..core.run import last_words, require_tool, run
+from . import recipients as age_keys
 
 MANIFEST_NAMESPACE = "fluxmaint-manifest"
 PROOF_NAMESPACE = "fluxmaint-proof"
@@ -80,8 +81,15 @@ def read_recipients(path: Path) -> list[str]:
         raise PreconditionError(f"the list of recipients cannot be read: {error}", subject=str(path)) from None
     recipients = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     for number, recipient in enumerate(recipients, start=1):
-        if not recipient.startswith("age1") or not recipient.isalnum():
-            raise PreconditionError(f"recipient {number} is not an age X25519 public key", subject=str(path))
+        wrong = age_keys.mistake(recipient)
+        if wrong:
+            named = f"recipient {number} ({recipient[:12]}...)"
+            raise PreconditionError(
+                f"{named} is not a public age key: it {wrong}",
+                subject=str(path),
+                untouched="everything",
+                remedy="copy it once more from the file that age-keygen has made",
+            )
     if len(recipients) < LEAST_RECIPIENTS:
         raise PreconditionError(
             f"names {len(recipients)} recipients; at least {LEAST_RECIPIENTS} are needed, operator and escrow",
@@ -90,11 +98,6 @@ def read_recipients(path: Path) -> list[str]:
             remedy="add the public key of a second identity that is kept elsewhere",
         )
     return recipients
-
-
-def fingerprint(recipient: str) -> str:
-    """A short name for a recipient, by which people compare keys."""
-    return "SHA256:" + hashlib.sha256(recipient.encode()).hexdigest()[:32]
 
 
 def encrypt(
@@ -126,12 +129,12 @@ def encrypt_file(
     level: int,
     timeout_s: float,
     progress: Report | None = None,
+    size: int | None = None,
 ) -> Encrypted:
-    """Compress and encrypt an open file from its present position, telling how far it has come; see `encrypt`."""
-    total = os.fstat(source.fileno()).st_size
+    """Compress and encrypt an open file from its present position, telling how far of `size` it is; see `encrypt`."""
 
     def produce(writer: DigestingWriter) -> None:
-        for chunk in counted(iter(lambda: source.read(_CHUNK), b""), progress, total):
+        for chunk in counted(iter(lambda: source.read(_CHUNK), b""), progress, size):
             writer.write(chunk)
 
     return encrypt(produce, dest, recipients_file=recipients_file, level=level, timeout_s=timeout_s)

@@ -51,6 +51,7 @@ from .manifest import (
     Stored,
     Table,
 )
+from .recipients import fingerprint as key_fingerprint
 from .upload import CacheShelves, Targets
 
 __all__ = ["Fetched", "GenerationInfo", "create", "fetch", "list_generations", "plan"]
@@ -224,7 +225,7 @@ class _Run:
 
     def _make(self, staged: staging.Staged, started_at: str) -> Manifest:
         recipients = crypto.read_recipients(self.backup.recipients_file)
-        self.fingerprints = [crypto.fingerprint(recipient) for recipient in recipients]
+        self.fingerprints = [key_fingerprint(recipient) for recipient in recipients]
         # The list that was checked is the list that is used, whatever happens to the file meanwhile.
         staged.recipients_file.write_text("\n".join(recipients) + "\n", encoding="ascii")
         previous = self._previous()
@@ -315,7 +316,9 @@ class _Run:
         file = staged.objects / f"{name}.sqlite.zst.age"
         self.step("encrypt", part=name)
         with open(snapshot_file, "rb") as stream:
-            done = crypto.encrypt_file(stream, file, progress=self.progress, **self._encryption(staged))
+            done = crypto.encrypt_file(
+                stream, file, progress=self.progress, size=status.st_size, **self._encryption(staged)
+            )
         snapshot_file.unlink()
         entry = archive.describe(database.path, status, sha256=done.plain.sha256, size=done.plain.bytes)
         record = DatabaseRecord(

@@ -35,7 +35,7 @@ from ..core.run import require_tool
 from ..core.run import run as run_command
 from ..store.base import Store
 from ..store.open import open_store
-from . import catalog, crypto, layout, proof
+from . import catalog, layout, proof, recipients
 from .fetch import open_generation
 
 FORMAT = 1
@@ -508,7 +508,7 @@ def _require_identity(settings: Verify) -> None:
 
 def _own_fingerprints(identity_file: Path) -> set[str]:
     done = run_command([require_tool("age-keygen", "age"), "-y", str(identity_file)], timeout_s=30)
-    return {crypto.fingerprint(line.strip()) for line in done.text.splitlines() if line.strip()}
+    return {recipients.fingerprint(line.strip()) for line in done.text.splitlines() if line.strip()}
 
 
 def _newest(items: Sequence[Candidate]) -> Candidate | None:

@@ -59,8 +59,12 @@ def test_check_mode_then_a_generation_then_the_list(world: World, collections: P
     ]
     assert (listed["newest"], listed["newest_proven"]) == (taken["id"], "")
     assert taken["id"] in listed["table"]
-    assert "nobody" in listed["table"]
+    assert "never" in listed["table"]
     assert listed["targets"]["local"]["committed"] == 1
+    told = run(collections, "backup_status_info", **config)
+    assert not told["changed"]
+    assert (told["result"], [reason["code"] for reason in told["reasons"]]) == ("degraded", ["never_proven"])
+    assert "newest proven  never" in told["text"]
 
 
 def test_a_degraded_generation_fails_unless_allowed(world: World, collections: Path) -> None:

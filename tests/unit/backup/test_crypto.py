@@ -107,9 +107,13 @@ def test_a_wrong_identity_and_wrong_content(keys: Path, tmp_path: Path) -> None:
 
 def test_recipients(tmp_path: Path) -> None:
     path = tmp_path / "recipients"
-    path.write_text("# comment\n\nage1aaa\n age1bbb \nage1aaa\n")
-    assert crypto.read_recipients(path) == ["age1aaa", "age1bbb"]
-    for text in ("age1aaa\n", "age1aaa\nage1aaa\n", "age1aaa\nssh-ed25519 AAAA\n", ""):
+    one, other = (
+        "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+        "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg",
+    )
+    path.write_text(f"# comment\n\n{one}\n {other} \n{one}\n")
+    assert crypto.read_recipients(path) == [one, other]
+    for text in (f"{one}\n", f"{one}\n{one}\n", f"{one}\nssh-ed25519 AAAA\n", ""):
         path.write_text(text)
         with pytest.raises(PreconditionError):
             crypto.read_recipients(path)
