@@ -26,7 +26,7 @@ from typing import Any
 from ..core.clock import Clock, utc_text
 from ..core.config import Backup, Config, Database
 from ..core.errors import ConfigError, EngineError, InputError, IntegrityError, PreconditionError, StoreError
-from ..core.fsio import free_bytes, private_umask, write_json
+from ..core.fsio import free_bytes, private_umask, replace, write_json
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
 from ..core.run import require_tool, run
@@ -162,6 +162,9 @@ class _Run:
     def go(self) -> dict[str, Any]:
         started = self.clock.now()
         begun = self.clock.monotonic()
+        for damaged, why in staging.set_aside_damaged(self.backup.staging_dir).items():
+            self.problems.append(f"generation {damaged} was damaged while it was staged and is set aside: {why}")
+            self.step("set_aside", generation=damaged, why=why)
         for left in staging.clear_unfinished(self.backup.staging_dir):
             self.step("removed_unfinished", generation=left)
         for dropped in staging.bound(self.backup.staging_dir):
@@ -519,7 +522,15 @@ class _Run:
 
     def _previous(self) -> Manifest | None:
         path = _last_manifest(self.config)
-        return Manifest.from_bytes(path.read_bytes(), subject=str(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return Manifest.from_bytes(path.read_bytes(), subject=str(path))
+        except EngineError as error:
+            replace(path, path.with_name("last-manifest.damaged.json"))
+            self.problems.append(f"what the database is compared with is damaged and set aside, drift unchecked: {error}")
+            self.step("set_aside", file=str(path), why=str(error))
+            return None
 
 
 def _preconditions(config: Config, kind: str) -> Backup:

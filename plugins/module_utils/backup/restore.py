@@ -99,6 +99,7 @@ def run(
     service: ServiceControl,
     clock: Clock,
     journal: Journal,
+    when_alone: Callable[[], None] = lambda: None,
     after_stage: Callable[[], None] = lambda: None,
     progress: Progress = lambda event, name: None,
 ) -> dict[str, Any]:
@@ -106,6 +107,7 @@ def run(
 
     Args:
         source: where to fetch from; None when the generation is in this host's stage already.
+        when_alone: called as soon as it is certain that no other restore runs on this host.
         after_stage: called once, when the source is not needed any more, also on failure: the identity goes here.
         progress: told (`begin`, step), (`acted`, step), (`recorded`, step) and (`moved`, path).
 
@@ -120,6 +122,7 @@ def run(
         _require_way_to_halt(config, request)
         _make_directories(config)
         with Lease(config.run_dir / "restore.lease", purpose="restore", clock=clock):
+            when_alone()
             earlier = _finish_earlier(config, service, clock, journal, progress, request)
             if earlier is not None and earlier["result"] == "restored" and earlier["request"] == request.as_dict():
                 return {**earlier, "resumed": {key: earlier[key] for key in ("id", "result", "request")}}
@@ -139,6 +142,7 @@ def resume(
     service: ServiceControl,
     clock: Clock,
     journal: Journal,
+    when_alone: Callable[[], None] = lambda: None,
     progress: Progress = lambda event, name: None,
 ) -> dict[str, Any] | None:
     """Finish or undo the restore that a dead process has left; None when there is none.
@@ -148,6 +152,7 @@ def resume(
     """
     _make_directories(config)
     with Lease(config.run_dir / "restore.lease", purpose="restore", clock=clock):
+        when_alone()
         return _finish_earlier(config, service, clock, journal, progress, None)
 
 

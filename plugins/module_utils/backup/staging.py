@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import InputError
-from ..core.fsio import atomic_write, fsync_dir, read_json, write_json
+from ..core.errors import EngineError, InputError, IntegrityError
+from ..core.fsio import atomic_write, fsync_dir, read_json, replace, sha256_file, write_json
 from . import layout
 from .crypto import Digest
-from .manifest import Stored
+from .manifest import Manifest, Stored
 
 MOST_WAITING = 7
+MOST_DAMAGED = 2
+_DAMAGED = "damaged-"
 _STATE = "state.json"
 
 
@@ -116,6 +119,45 @@ def ready(staging_dir: Path) -> list[Staged]:
     return [staged for staged in _all(staging_dir) if staged.ready]
 
 
+def set_aside_damaged(staging_dir: Path) -> dict[str, str]:
+    """Move waiting generations that are not what they were when they were made ready out of the way of all others.
+
+    Some are kept, encrypted as they are, for a person to look at. The caller holds the backup lock.
+
+    Returns:
+        What is wrong with each, by id.
+    """
+    found = {}
+    for path in _directories(staging_dir):
+        try:
+            _require_whole(path)
+        except EngineError as error:
+            found[path.name] = str(error)
+            shutil.rmtree(path / "work", ignore_errors=True)
+            replace(path, path.with_name(_DAMAGED + path.name))
+    if staging_dir.is_dir():
+        aside = sorted(path for path in staging_dir.iterdir() if path.name.startswith(_DAMAGED))
+        for path in aside[: max(len(aside) - MOST_DAMAGED, 0)]:
+            shutil.rmtree(path, ignore_errors=True)
+    return found
+
+
+def _require_whole(directory: Path) -> None:
+    staged = Staged(directory)
+    if not staged.ready:
+        return
+    try:
+        data = staged.manifest_file.read_bytes()
+        manifest = Manifest.from_bytes(data, subject=str(staged.manifest_file))
+        wanted = {staged.objects / part.object: part.stored.sha256 for part in manifest.parts}
+        wanted[staged.objects / manifest.instructions.object] = manifest.instructions.sha256
+        for path, sha256 in wanted.items():
+            if sha256_file(path) != sha256:
+                raise IntegrityError("is not what the manifest describes", subject=str(path))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", subject=str(error.filename or directory)) from None
+
+
 def clear_unfinished(staging_dir: Path) -> list[str]:
     """Remove what killed runs left; the caller holds the backup lock, so nobody works on it."""
     left = [staged for staged in _all(staging_dir) if not staged.ready]
@@ -134,9 +176,17 @@ def bound(staging_dir: Path, most: int = MOST_WAITING) -> list[str]:
 
 
 def _all(staging_dir: Path) -> list[Staged]:
+    found = []
+    for path in _directories(staging_dir):
+        with contextlib.suppress(InputError):  # `set_aside_damaged` tells about it
+            found.append(Staged(path))
+    return found
+
+
+def _directories(staging_dir: Path) -> list[Path]:
     if not staging_dir.is_dir():
         return []
-    return [Staged(path) for path in sorted(staging_dir.iterdir()) if layout.is_id(path.name) and path.is_dir()]
+    return [path for path in sorted(staging_dir.iterdir()) if layout.is_id(path.name) and path.is_dir()]
 
 
 def _is_index(entries: Any) -> bool:

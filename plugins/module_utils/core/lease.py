@@ -9,6 +9,7 @@ in the way; the record inside tells people and the monitoring who works, and at 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -54,8 +55,9 @@ class Lease:
             ) from None
         self._descriptor = descriptor
         record = {"pid": os.getpid(), "purpose": self.purpose, "since": utc_text(self._clock.now())}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(record).encode(), 0)
+        with contextlib.suppress(OSError):  # the lock is what counts; on a full disk nobody can be told who has it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(record).encode(), 0)
         return self
 
     def __exit__(

@@ -121,7 +121,8 @@ def execute(config: Config, job: Job, *, clock: Clock | None = None, progress: R
         service=SystemdService(config, clock=clock),
         clock=clock,
         journal=Journal(config.journal_file, clock),
-        after_stage=lambda: _remove_identities(config, job),
+        when_alone=lambda: _sweep_identities(config, job.identity_file),
+        after_stage=lambda: _remove_identity(job),
         progress=_begun(progress),
     )
 
@@ -135,6 +136,7 @@ def resume(config: Config, *, clock: Clock | None = None, progress: Report | Non
         service=SystemdService(config, clock=clock),
         clock=clock,
         journal=Journal(config.journal_file, clock),
+        when_alone=lambda: _sweep_identities(config, None),
         progress=_begun(progress),
     )
 
@@ -144,14 +146,17 @@ def preview(config: Config, job: Job, *, clock: Clock | None = None) -> dict[str
     return restore.preview(config, job.request, source=job.source(config, clock or Clock()))
 
 
-def _remove_identities(config: Config, job: Job) -> None:
-    """Remove the job's identity, and any that a killed restore has left: only one restore runs at a time."""
-    if not job.remove_identity:
-        return
-    if job.identity_file is not None:
+def _remove_identity(job: Job) -> None:
+    if job.remove_identity and job.identity_file is not None:
         job.identity_file.unlink(missing_ok=True)
-    for stale in config.run_dir.glob(f"{_IDENTITY_PREFIX}*"):
-        stale.unlink(missing_ok=True)
+
+
+def _sweep_identities(config: Config, own: Path | None) -> None:
+    """Remove what killed restores have left, half-written ones too; to be called while no other restore can run."""
+    for pattern in (f"{_IDENTITY_PREFIX}*", f".{_IDENTITY_PREFIX}*"):
+        for stale in config.run_dir.glob(pattern):
+            if stale != own:
+                stale.unlink(missing_ok=True)
 
 
 class Launcher(Protocol):

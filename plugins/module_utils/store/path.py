@@ -108,8 +108,13 @@ class PathStore(Store):
         self.check()
         with self._errors(key):
             descriptor = os.open(self._file(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as stream:
-                yield iter(lambda: stream.read(CHUNK), b"")
+        with os.fdopen(descriptor, "rb") as stream:
+
+            def chunks() -> Iterator[bytes]:
+                with self._errors(key):  # what the reader does with them is not this target's failure
+                    yield from iter(lambda: stream.read(CHUNK), b"")
+
+            yield chunks()
 
     def _put(self, key: str, chunks: Iterator[bytes], size: int, sha256: str) -> bool:
         found = self.stat(key)
