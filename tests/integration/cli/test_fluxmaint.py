@@ -311,11 +311,14 @@ def test_a_damaged_cache_index_is_made_again(fluxmaint: Fluxmaint) -> None:
 
 
 @pytest.mark.parametrize("state", ["[]", "{}"])
-def test_a_damaged_staged_generation_is_named(fluxmaint: Fluxmaint, state: str) -> None:
+def test_a_damaged_staged_generation_is_named_and_set_aside(fluxmaint: Fluxmaint, state: str) -> None:
     staged = fluxmaint.world.top / "state/staging/20261123T030232Z-90de15"
     staged.mkdir(parents=True)
     (staged / "state.json").write_text(state)
-    assert fluxmaint.json("backup", exits=2)["subject"] == str(staged / "state.json")
+    (problem,) = fluxmaint.json("backup", exits=3)["problems"]
+    assert str(staged / "state.json") in problem
+    assert staged.with_name(f"damaged-{staged.name}").is_dir()
+    fluxmaint.json("backup")
 
 
 def test_a_terminal_sees_the_progress_and_a_program_only_the_document(fluxmaint: Fluxmaint) -> None:
