@@ -40,7 +40,10 @@ attributes:
     details: A running service changes its databases, so that restoring them again is a change.
 options:
   generation:
-    description: Id of the generation, or V(latest).
+    description:
+      - Id of the generation, or V(latest).
+      - V(point-ID) puts back what the restore of that id has replaced, from the restore point on this host; see
+        RV(restore_point), whose last part is the id. That needs neither the identity nor the network.
     type: str
     default: latest
   before:
@@ -115,6 +118,12 @@ options:
     description: How many restore points to keep on the host; older ones are removed after a success.
     type: int
     default: 3
+  discard_replaced:
+    description:
+      - After success, keep neither what was replaced nor the restore point that was put back. For restores that were a
+        test, so that the data of one host does not stay on another.
+    type: bool
+    default: false
   launcher:
     description:
       - V(systemd) runs the restore in a transient unit, V(inline) inside the module; V(auto) takes systemd where it
@@ -311,6 +320,7 @@ REQUEST_OPTIONS = {
     "stage_only": {"type": "bool", "default": False},
     "keep_stage": {"type": "bool", "default": False},
     "restore_points": {"type": "int", "default": 3},
+    "discard_replaced": {"type": "bool", "default": False},
 }
 
 

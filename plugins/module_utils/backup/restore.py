@@ -38,7 +38,7 @@ from ..core.fsio import atomic_write, fsync_dir, read_json, sha256_file, write_j
 from ..core.journal import Journal
 from ..core.lease import Lease
 from ..sqlite import connect, fingerprint
-from . import holders, restore_plan, restore_stage
+from . import holders, restore_plan, restore_point, restore_stage
 from .restore_plan import (
     APPLYING,
     BACK,
@@ -57,7 +57,6 @@ from .restore_stage import Source
 
 Progress = Callable[[str, str], None]
 
-_POINT_INDEX = "restore-point.json"
 _LATCH_MODE = 0o640
 
 
@@ -501,7 +500,7 @@ class _Executor:
             "directories": sorted({str(point), *(item.keep_dir for item in plan.changing)}),
             "files": [{"path": old.path, "kept": old.keep} for item in plan.changing for old in item.old],
         }
-        write_json(point / _POINT_INDEX, index)
+        write_json(point / restore_point.INDEX, index)
         for item in plan.changing:
             for old in item.old:
                 self._move(old.path, old.keep, old)
@@ -609,13 +608,20 @@ class _Executor:
     def _prune(self) -> None:
         points = self.config.state_dir / "restore-points"
         made = sorted(points.iterdir(), key=lambda point: (point.name == self.plan.id, point.stat().st_mtime_ns))
-        for name in restore_plan.prunable([point.name for point in made], self.plan.request.restore_points):
-            index = points / name / _POINT_INDEX
+        gone = set(restore_plan.prunable([point.name for point in made], self.plan.request.restore_points))
+        request = self.plan.request
+        if request.discard_replaced:
+            names = (self.plan.id, request.generation[len(restore_point.PREFIX) :])
+            gone |= set(names if restore_point.is_point(request.generation) else names[:1])
+        for name in sorted(gone & {point.name for point in made}):
+            index = points / name / restore_point.INDEX
             others = read_json(index)["directories"] if index.exists() else []
             for directory in others:
                 if Path(directory).name == f".fluxmaint-restore-point-{name}":
                     shutil.rmtree(directory, ignore_errors=True)
             shutil.rmtree(points / name)
+        if request.discard_replaced:
+            self.plan.restore_point = ""
 
     # -- back --------------------------------------------------------------------------------------------------
 
@@ -799,5 +805,5 @@ def _point(link: Path, target: str) -> None:
 
 
 def _remove_empty_point(point: Path) -> None:
-    if point.is_dir() and all(entry.name == _POINT_INDEX for entry in point.iterdir()):
+    if point.is_dir() and all(entry.name == restore_point.INDEX for entry in point.iterdir()):
         shutil.rmtree(point)

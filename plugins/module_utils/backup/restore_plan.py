@@ -43,7 +43,7 @@ class Request:
     """What the operator asks for.
 
     Attributes:
-        generation: an id, `latest`, or empty together with `before`.
+        generation: an id, `latest`, `point-<id>` for a restore point, or empty together with `before`.
         before: take the newest generation that started before this UTC time; empty to not use it.
         host: name of the host that made the generation; empty means this host.
         target: name of the backup target to fetch from; empty means the first one configured.
@@ -56,6 +56,7 @@ class Request:
         stage_only: end after everything is fetched and verified; a later request uses it.
         keep_stage: keep what was fetched after success, for a later request on the same generation.
         restore_points: how many restore points to keep.
+        discard_replaced: after success, keep neither what was replaced nor the restore point that was put back.
     """
 
     generation: str = "latest"
@@ -71,6 +72,7 @@ class Request:
     stage_only: bool = False
     keep_stage: bool = False
     restore_points: int = 3
+    discard_replaced: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-serialisable form; holds no secret."""

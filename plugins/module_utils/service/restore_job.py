@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..backup import restore
+from ..backup import restore, restore_point
 from ..backup.restore_plan import Request
 from ..backup.restore_source import StoreSource
+from ..backup.restore_stage import Source
 from ..core import errors
 from ..core.clock import Clock
 from ..core.config import DEFAULT_PATH, Config
@@ -76,8 +77,10 @@ class Job:
             str(data.get("signer") or ""),
         )
 
-    def source(self, config: Config, clock: Clock, progress: Report | None = None) -> StoreSource | None:
-        """Where to fetch from; None on a host without backup targets, where only a staged generation can be used."""
+    def source(self, config: Config, clock: Clock, progress: Report | None = None) -> Source | None:
+        """Where to fetch from: a restore point or a target; None on a host that has only what is staged."""
+        if restore_point.is_point(self.request.generation):
+            return restore_point.PointSource(config)
         if config.backup is None:
             return None
         return StoreSource(
