@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
-from tests.support.plays import play, words
+from tests.support.plays import PROJECT, play, words
 
 TIMERS = {"daily": "Mon..Sat *-*-* 02:00:00 UTC", "full": "Sun *-*-* 02:00:00 UTC"}
 TARGET = "/var/backups/fluxhero"
 SERVICE = "/opt/fluxhero"
 PING = "/etc/fluxmaint/keys/ping.json"
 HOOKS = "/etc/fluxmaint/hooks.d"
+KEYS = PROJECT / ".lab/keys/age"
 
 
 def properties(host: Host, unit: str, *names: str) -> dict[str, str]:
@@ -175,10 +178,63 @@ def test_run_waits_for_another_one_to_end(host: Host) -> None:
 
 
 def test_one_recipient_is_refused(host: Host) -> None:
-    one = "age1" + "q" * 58
+    one = (KEYS / "operator.pub").read_text().strip()
     code, said = converge(host, backup_recipients=[one, one])
     assert code != 0
     assert "backup_recipients needs at least two different public age keys" in said
+    assert "not a public age key" not in said
+
+
+def test_a_mistyped_recipient_is_refused_by_name(host: Host) -> None:
+    one, other = ((KEYS / f"{name}.pub").read_text().strip() for name in ("operator", "escrow"))
+    mistyped = other[:-1] + ("q" if other[-1] != "q" else "p")
+    code, said = converge(host, backup_recipients=[one, mistyped])
+    assert code != 0
+    assert "is mistyped: its checksum is wrong" in said
+    assert mistyped[:8] in said
+
+
+def ceremony(host: Host, keys: Path, **variables: object) -> tuple[int, str]:
+    recipients = [f"{{{{ lookup('ansible.builtin.file', '{keys}/{name}.pub') }}}}" for name in ("operator", "escrow")]
+    played = play(
+        "playbooks/backup_keys.yml",
+        target=host.check_output("hostname"),
+        backup_keys_dir=str(keys),
+        backup_keys_test_host=host.check_output("hostname"),
+        backup_recipients=recipients,
+        backup_credentials={"offsite": "{{ lab_s3.uploader }}"},
+        **variables,
+    )
+    return played.returncode, words(played)
+
+
+def test_keys_are_rotated_and_each_one_is_tested(host: Host, tmp_path: Path) -> None:
+    if host.system_info.codename != "trixie":
+        pytest.skip("the ceremony takes half a minute, and one host shows it")
+    for file in KEYS.iterdir():
+        shutil.copy2(file, tmp_path)
+    try:
+        code, said = ceremony(host, tmp_path, backup_keys_rotate=["operator"], backup_keys_rotate_signing=True)
+        assert code == 0, said
+        assert said.count("opens generation") == 2
+        assert "AGE-SECRET-KEY" not in said
+        [retired] = tmp_path.glob("operator-retired-*.key")
+        assert retired.read_bytes() == (KEYS / "operator.key").read_bytes()
+        assert (tmp_path / "operator.key").read_bytes() != retired.read_bytes()
+        assert "keep it until these are gone" in said
+        newest = json.loads(host.check_output("fluxmaint generations --json"))["newest"]
+        assert f"opens generation {newest} whole" in said
+        code, said = ceremony(host, tmp_path)
+        assert code == 0, said
+        assert re.search(r"changed=0 .* failed=0", said), said
+        assert json.loads(host.check_output("fluxmaint generations --json"))["newest"] == newest
+        code, said = ceremony(host, tmp_path, backup_keys_names=["operator"])
+        assert code != 0
+        assert "At least two keys are needed" in said
+    finally:
+        code, said = converge(host)  # the lab's own recipients again
+    assert code == 0, said
+    assert not host.file("/run/fluxmaint/key-test.key").exists
 
 
 def test_target_without_access_is_refused(host: Host) -> None:
