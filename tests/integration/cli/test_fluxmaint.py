@@ -363,6 +363,48 @@ def test_an_early_interrupt_ends_it_without_a_traceback(fluxmaint: Fluxmaint, af
     assert running.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
 
 
+def test_one_file_is_extracted_into_a_directory_and_nothing_else(fluxmaint: Fluxmaint, tmp_path: Path) -> None:
+    world = fluxmaint.world
+    fluxmaint.run("backup")
+    env = str(world.root / ".env")
+    listed = fluxmaint.json("extract", "--list", "--path", "*/fluxhero.log*")
+    assert {Path(item["path"]).name for item in listed["files"]} == {"fluxhero.log", "fluxhero.log.1"}
+    to, identity = tmp_path / "out", world.keys / "operator.key"
+    words = ["extract", "--identity", identity, "--to", to]
+    answer = fluxmaint.json(*words, "--part", "config", "--path", env)
+    [item] = answer["files"]
+    assert (item["path"], item["file"], item["mode"]) == (env, f"{to}{env}", "0640")
+    assert [path for path in to.rglob("*") if path.is_file()] == [Path(item["file"])]
+    assert Path(item["file"]).read_bytes() == Path(env).read_bytes()
+    assert Path(item["file"]).stat().st_mode & 0o777 == 0o600
+    assert "is not a new or empty directory" in fluxmaint.run(*words, "--path", env, exits=1)
+    assert fluxmaint.json("journal", "--operation", "extract")["entries"][-1]["extracted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "pattern"), [("db-trades", "*/trades.db"), ("cache", "*/spy.parquet"), ("system", "*/REVISION")]
+)
+def test_a_file_of_any_part_is_extracted(fluxmaint: Fluxmaint, tmp_path: Path, part: str, pattern: str) -> None:
+    fluxmaint.run("backup", "--kind", "full")
+    identity = fluxmaint.world.keys / "operator.key"
+    words = ["extract", "--identity", identity, "--to", tmp_path / "out"]
+    [item] = fluxmaint.json(*words, "--path", pattern)["files"]
+    assert item["part"] == part
+    assert Path(item["file"]).stat().st_size == item["bytes"]
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_what_cannot_be_extracted_is_named(fluxmaint: Fluxmaint, tmp_path: Path) -> None:
+    fluxmaint.run("backup")
+    words = ["extract", "--identity", fluxmaint.world.keys / "stranger.key", "--to", tmp_path / "out"]
+    assert "has no file /etc/passwd" in fluxmaint.run(*words, "--path", "/etc/passwd", exits=2)
+    assert "needs --identity and --to" in fluxmaint.run("extract", exits=2)
+    assert ".age" in fluxmaint.run(*words, "--part", "config", exits=5)
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    assert "is not a new" in fluxmaint.run(*words[:-1], tmp_path / "link", exits=1)
+
+
 @pytest.mark.skipif(not os.access("/etc/systemd/system", os.W_OK), reason="units are held by drop-ins in /etc")
 def test_what_a_stopped_restore_leaves_is_said(fluxmaint: Fluxmaint, tmp_path: Path) -> None:
     """The first step with the service hangs, as a unit that does not stop would make it."""
