@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,14 @@ class ObjectStore:
                 os.kill(self.process.pid, signal.SIGKILL)
                 self.process.wait()
         self.process = None
+
+    def destroy(self, key: str, *, keep_newest: bool = False) -> None:
+        """Remove an object's versions below the object lock, as only who has the server itself can."""
+        found = self.client().list_object_versions(Bucket=BUCKET, Prefix=key)
+        for version in found.get("Versions", []):
+            if version["Key"] == key and not (keep_newest and version["IsLatest"]):
+                url = f"http://127.0.0.1:{self.ports[3]}/buckets/{BUCKET}/{key}.versions/v_{version['VersionId']}"
+                urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).close()
 
     def target(self, prefix: str, identity: str = "uploader", name: str = "offsite") -> dict[str, Any]:
         """The configuration of a backup target in this store."""

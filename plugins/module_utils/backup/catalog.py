@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from ..core.clock import parse_utc, utc_text
+from ..core.clock import Clock, parse_utc, utc_text
 from ..core.errors import InputError
 from ..store.base import Store
 from . import layout
 
 COMMITTED = "committed"
 ORPHAN = "orphan"
+# Further ahead than clocks that are kept in time can be: suspicious.
+FUTURE = timedelta(days=1)
+_SKEW = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,16 @@ class GenerationInfo:
 
 
 def list_generations(store: Store, service: str, host: str) -> list[GenerationInfo]:
-    """Every generation of a host in a store, newest first. One listing for each thousand objects."""
+    """Every generation of a host in a store, newest first. One listing for each thousand objects.
+
+    What a delete marker hides is still there. Nothing is believed of what is listed but that it is there.
+    """
     prefix = layout.generations(service, host)
     objects: dict[str, dict[str, int]] = {}
-    for item in store.list(prefix):
+    for item in store.versions(prefix):
         identity, _separator, name = item.key[len(prefix) :].partition("/")
-        if layout.is_id(identity) and name:
-            objects.setdefault(identity, {})[name] = item.size
+        if layout.is_id(identity) and name and not item.marker:
+            objects.setdefault(identity, {}).setdefault(name, item.size)
     proofs: dict[str, list[tuple[str, str]]] = {}
     for identity, at, verifier in _proofs(store, service, host):
         proofs.setdefault(identity, []).append((at, verifier))
@@ -74,30 +80,63 @@ def list_generations(store: Store, service: str, host: str) -> list[GenerationIn
     ]
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Ids of committed generations that may be the latest, best first, and of those that cannot: from the future."""
+
+    ids: list[str]
+    future: list[str]
+
+
+def candidates(
+    store: Store, service: str, host: str, *, before: datetime | None = None, now: datetime | None = None
+) -> Candidates:
+    """The committed generations in the order in which to take them for `latest`.
+
+    A host's clock that was ahead once must not keep an old generation the latest for ever: what lies in the future
+    comes after everything else, the nearest first, and more than a day ahead it does not come at all.
+    """
+    now = now or Clock().now()
+    committed = [item.id for item in list_generations(store, service, host) if item.state == COMMITTED]
+    fitting = [identity for identity in committed if before is None or layout.id_time(identity) < before]
+    ahead = [identity for identity in fitting if layout.id_time(identity) > now + _SKEW]
+    past = [identity for identity in fitting if identity not in ahead]
+    near = [identity for identity in ahead[::-1] if layout.id_time(identity) <= now + FUTURE]
+    return Candidates(past + near, [identity for identity in ahead if identity not in near])
+
+
 def choose(store: Store, service: str, host: str, generation: str, before: datetime | None = None) -> str:
-    """The id that is meant: one given, `latest`, or the newest that was started before a time.
+    """The id that is meant: one given, or the first of `candidates`, which may prove not to verify.
 
     Raises InputError when there is no committed generation that fits.
     """
     if generation not in ("", "latest"):
         layout.id_time(generation)
         return generation
-    committed = [item for item in list_generations(store, service, host) if item.state == COMMITTED]
-    fitting = [item for item in committed if before is None or layout.id_time(item.id) < before]
-    if not fitting:
-        when = f" before {utc_text(before)}" if before else ""
-        raise InputError(
-            f"target {store.name} has no committed generation of {service} on {host}{when}",
-            subject=layout.generations(service, host),
-        )
-    return fitting[0].id
+    found = candidates(store, service, host, before=before)
+    if not found.ids:
+        raise nothing_fits(store, service, host, before, found.future)
+    return found.ids[0]
+
+
+def nothing_fits(
+    store: Store, service: str, host: str, before: datetime | None, future: Sequence[str] = ()
+) -> InputError:
+    """The error when no committed generation can be the latest."""
+    when = f" before {utc_text(before)}" if before else ""
+    ahead = f"; from the future are {', '.join(future)}" if future else ""
+    return InputError(
+        f"target {store.name} has no committed generation of {service} on {host}{when}{ahead}",
+        subject=layout.generations(service, host),
+        remedy="look at the clocks of this machine and of the host" if future else "",
+    )
 
 
 def _proofs(store: Store, service: str, host: str) -> Iterator[tuple[str, str, str]]:
     prefix = layout.proofs(service, host)
-    for item in store.list(prefix):
+    for item in store.versions(prefix):
         identity, _separator, name = item.key[len(prefix) :].partition("/")
         stamp, _separator, verifier = name.partition("-")
         written = f"{stamp}-000000"
-        if layout.is_id(identity) and layout.is_id(written) and verifier.endswith(".json"):
+        if not item.marker and layout.is_id(identity) and layout.is_id(written) and verifier.endswith(".json"):
             yield identity, utc_text(layout.id_time(written)), verifier[: -len(".json")]

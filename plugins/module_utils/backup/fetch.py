@@ -22,36 +22,16 @@ from ..core.errors import InputError, IntegrityError, PreconditionError
 from ..core.fsio import atomic_write, free_bytes, fsync_dir, private_umask
 from ..core.progress import counted
 from ..sqlite.connect import Deadline
-from ..store.base import ObjectMissing, Store
-from . import archive, catalog, checks, crypto, layout
+from ..store.base import ObjectMissing, Store, Version
+from . import archive, checks, crypto, layout
 from .crypto import Digest
 from .manifest import CacheFile, DatabaseRecord, FileEntry, Manifest, Part
+from .opening import Opened, open_generation, read_version
+
+__all__ = ["Fetched", "FetchedFile", "Opened", "fetch", "fetch_opened", "open_generation"]
 
 Progress = Callable[[str, dict[str, Any]], None]
-_MANIFEST_LIMIT = 64 << 20
-_SIGNATURE_LIMIT = 64 << 10
 _SPARE_BYTES = 16 << 20
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A generation whose manifest is committed, signed and meant; nothing of it is decrypted yet.
-
-    `prefix` and `base` are the keys below which its own objects and the shared ones lie.
-    """
-
-    store: Store
-    prefix: str
-    base: str
-    manifest: Manifest
-    manifest_bytes: bytes
-    signature: bytes
-    signing_key: str
-
-    @property
-    def manifest_sha256(self) -> str:
-        """Digest of the manifest: what COMMIT holds and proofs speak of."""
-        return hashlib.sha256(self.manifest_bytes).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -69,13 +49,17 @@ class FetchedFile:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was fetched into `dir`. `findings` holds the checks of each fetched database by its name."""
+    """What was fetched into `dir`.
+
+    `findings` holds the checks of each fetched database by its name, `problems` what is wrong with the store.
+    """
 
     dir: Path
     manifest: Manifest
     files: list[FetchedFile]
     findings: dict[str, checks.Findings] = field(default_factory=dict)
     bytes: int = 0
+    problems: list[str] = field(default_factory=list)
 
     def database(self, name: str) -> Path:
         """The file of a fetched database."""
@@ -83,62 +67,6 @@ class Fetched:
             if file.part == f"db-{name}":
                 return file.path
         raise InputError(f"the database {name} was not fetched", subject=self.manifest.id)
-
-
-def open_generation(
-    store: Store,
-    service: str,
-    host: str,
-    generation: str = "latest",
-    *,
-    before: datetime | None = None,
-    allowed_signers_file: Path,
-    signer: str,
-) -> Opened:
-    """Choose a generation and verify what it says about itself: COMMIT, the manifest's digest, its signature.
-
-    Args:
-        generation: an id, or `latest`.
-        before: with `latest`: the newest one that was started before this time.
-        allowed_signers_file: as ssh-keygen takes it: who may sign with which key.
-        signer: who must have signed, such as `fluxhero@production`.
-    """
-    identity = catalog.choose(store, service, host, generation, before)
-    prefix = layout.generation(service, host, identity)
-    try:
-        commit = store.get_bytes(prefix + layout.COMMIT, 4096).decode("ascii", "replace").strip()
-    except ObjectMissing:
-        raise IntegrityError(
-            "is missing: this generation was never completed, it is no backup",
-            subject=prefix + layout.COMMIT,
-            untouched="everything",
-            remedy="choose a committed generation",
-        ) from None
-    data = _read(store, prefix + layout.MANIFEST, _MANIFEST_LIMIT)
-    if hashlib.sha256(data).hexdigest() != commit:
-        raise IntegrityError(
-            "is not the manifest that was committed: its SHA-256 is not the one in COMMIT",
-            subject=prefix + layout.MANIFEST,
-            expected=commit,
-            received=hashlib.sha256(data).hexdigest(),
-        )
-    signature = _read(store, prefix + layout.SIGNATURE, _SIGNATURE_LIMIT)
-    key = crypto.verify(
-        data,
-        signature,
-        allowed_signers_file=allowed_signers_file,
-        signer=signer,
-        namespace=crypto.MANIFEST_NAMESPACE,
-        subject=prefix + layout.SIGNATURE,
-    )
-    manifest = Manifest.from_bytes(data, subject=prefix + layout.MANIFEST)
-    meant, said = (service, host, identity), (manifest.service, manifest.host, manifest.id)
-    if meant != said:
-        raise IntegrityError(
-            f"is the manifest of {'/'.join(said)}, put in the place of {'/'.join(meant)}",
-            subject=prefix + layout.MANIFEST,
-        )
-    return Opened(store, prefix, layout.base(service, host), manifest, data, signature, key)
 
 
 def fetch(
@@ -159,7 +87,14 @@ def fetch(
 ) -> Fetched:
     """Verify a generation and bring it, or some parts of it, into the new or empty directory `dest_dir`."""
     opened = open_generation(
-        store, service, host, generation, before=before, allowed_signers_file=allowed_signers_file, signer=signer
+        store,
+        service,
+        host,
+        generation,
+        before=before,
+        allowed_signers_file=allowed_signers_file,
+        signer=signer,
+        clock=clock,
     )
     return fetch_opened(
         opened,
@@ -217,7 +152,7 @@ def fetch_opened(
             job.cache_file(item)
     fsync_dir(dest_dir)
     size = sum(part.bytes for part in chosen) + sum(item.file.bytes for item in cache)
-    return Fetched(dest_dir, manifest, job.files, job.findings, size)
+    return Fetched(dest_dir, manifest, job.files, job.findings, size, opened.problems)
 
 
 class _Job:
@@ -233,28 +168,41 @@ class _Job:
         self.progress = progress
         self.files: list[FetchedFile] = []
         self.findings: dict[str, checks.Findings] = {}
+        self.there: dict[str, list[Version]] = {}
 
     def sizes(self, parts: Sequence[Part], cache: Sequence[CacheFile]) -> None:
         """Look at every object first: what is missing is found before gigabytes are fetched."""
         store, prefix, base = self.opened.store, self.opened.prefix, self.opened.base
-        there = {item.key: item.size for item in store.list(prefix)}
-        if cache:
-            there.update({item.key: item.size for item in store.list(base + "cache/")})
+        for place in [prefix, *([base + "cache/"] if cache else [])]:
+            for version in store.versions(place):
+                if not version.marker:
+                    self.there.setdefault(version.key, []).append(version)
         expected = [(prefix + part.object, [part.stored.bytes]) for part in parts]
         expected += [(base + item.object, [stored.bytes for stored in item.stored]) for item in cache]
         for key, sizes in expected:
-            if key not in there:
+            if key not in self.there:
                 raise IntegrityError(f"is missing on target {store.name}", subject=key)
-            if there[key] not in sizes:
-                raise IntegrityError(f"has {there[key]} bytes, the manifest says {sizes[0]}", subject=key)
+            found = [version for version in self.there[key] if version.size in sizes]
+            if not found:
+                size = self.there[key][0].size
+                raise IntegrityError(f"has {size} bytes, the manifest says {sizes[0]}", subject=key)
+            # The newest, and if it is not the right one, the oldest: what was stored first.
+            self.there[key] = [found[0], *found[:0:-1]]
+            if not found[0].latest:
+                self._replaced(key)
 
     def instructions(self) -> None:
         """The instructions are covered by the signature too."""
         said = self.opened.manifest.instructions
         key = self.opened.prefix + said.object
-        data = _read(self.opened.store, key, said.bytes + 1)
-        if hashlib.sha256(data).hexdigest() != said.sha256:
-            raise IntegrityError("is not what the manifest describes", subject=key)
+
+        def described(data: bytes) -> bytes:
+            if hashlib.sha256(data).hexdigest() != said.sha256:
+                raise IntegrityError("is not what the manifest describes", subject=key)
+            return data
+
+        problems = self.opened.problems
+        data = read_version(self.opened.store, key, described, limit=said.bytes + 1, problems=problems)
         atomic_write(self.dest / said.object, data)
 
     def part(self, part: Part) -> None:
@@ -301,8 +249,26 @@ class _Job:
         self.files.append(FetchedFile(part.name, key, part.files[0], path))
 
     def _decrypt(self, key: str, dest: Path, stored: Sequence[Digest], plain: Digest) -> None:
+        failed: IntegrityError | None = None
+        for version in self.there[key]:
+            try:
+                self._decrypt_version(key, version.version, dest, stored, plain)
+            except IntegrityError as error:
+                failed = failed or error
+                continue
+            if failed is not None:
+                self._replaced(key)
+            return
+        raise failed or IntegrityError("is missing", subject=key)
+
+    def _replaced(self, key: str) -> None:
+        self.opened.problems.append(f"{key}: its newest version is not the one that was stored; an older one is used")
+
+    def _decrypt_version(
+        self, key: str, version: str, dest: Path, stored: Sequence[Digest], plain: Digest
+    ) -> None:
         try:
-            with self.opened.store.read(key) as chunks:
+            with self.opened.store.read(key, version) as chunks:
                 crypto.decrypt(
                     counted(chunks, self.progress, stored[0].bytes),
                     dest,
@@ -342,9 +308,3 @@ def _prepare(dest: Path, parts: Sequence[Part], cache: Sequence[CacheFile]) -> N
 def _record(manifest: Manifest, part: Part) -> DatabaseRecord:
     return next(record for record in manifest.databases if f"db-{record.name}" == part.name)
 
-
-def _read(store: Store, key: str, limit: int) -> bytes:
-    try:
-        return store.get_bytes(key, limit)
-    except ObjectMissing as error:
-        raise IntegrityError(error.message, subject=key) from None

@@ -10,6 +10,7 @@ every check, and computed the content digests of every table. It lies in the sto
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from ..sqlite import fingerprint
 from ..store.base import Store
 from . import crypto, layout
 from .fetch import Fetched, Opened, fetch_opened, open_generation
+from .opening import committed_manifests, read_version
 
 FORMAT = 1
 _PREFIX = "prove-"
@@ -63,7 +65,8 @@ def prove(
             that made the generation, `written_back` is false and `write_back_error` says why.
 
     Returns:
-        The proof, with `written_back`, `key` and `evidence_file` added.
+        The proof, with `written_back`, `key` and `evidence_file` added, and `problems`: what is wrong with the store
+        although the generation is proven, such as objects that were overwritten.
 
     Raises:
         IntegrityError: naming the object that is not what it should be.
@@ -81,7 +84,7 @@ def prove(
         _remove_left(work_dir)
         started, begun = clock.now(), clock.monotonic()
         opened = open_generation(
-            store, service, host, generation, allowed_signers_file=allowed_signers_file, signer=signer
+            store, service, host, generation, allowed_signers_file=allowed_signers_file, signer=signer, clock=clock
         )
         directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{opened.manifest.id}-", dir=work_dir))
         try:
@@ -111,8 +114,11 @@ def prove(
             "result": "proven",
         }
         result = {**proof, **_keep(store, proof, clock, signing_key_file, evidence_dir, write_back)}
+        result["problems"] = opened.problems
         if operation is not None:
-            operation.evidence = {key: result[key] for key in ("generation", "verifier", "bytes", "written_back")}
+            noted = ("generation", "verifier", "bytes", "written_back", "problems")
+            operation.evidence = {key: result[key] for key in noted}
+            operation.result = "degraded" if opened.problems else "ok"
         return result
 
 
@@ -155,25 +161,37 @@ def newest_verified(
 def _verified(
     store: Store, service: str, host: str, generation: str, allowed_signers_file: Path
 ) -> Iterator[dict[str, Any]]:
-    commit = store.get_bytes(layout.generation(service, host, generation) + layout.COMMIT, 4096).decode().strip()
-    keys = [item.key for item in store.list(f"{layout.proofs(service, host)}{generation}/")]
-    for key in sorted(keys, reverse=True):
-        if not key.endswith(".json"):
-            continue
-        with contextlib.suppress(EngineError, ValueError, TypeError):
-            data = store.get_bytes(key, _LIMIT)
-            proof = json.loads(data)
+    # Rubbish over COMMIT, a proof or its signature must not hide what was there before it.
+    commits = committed_manifests(store, service, host, generation)
+    keys = {item.key for item in store.versions(f"{layout.proofs(service, host)}{generation}/") if not item.marker}
+
+    def good(key: str, data: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(data)
+            said = (found["generation"], found["host"], found["result"])
+            verifier, manifest = str(found["verifier"]), found["manifest_sha256"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise IntegrityError("is no proof", subject=key) from None
+        if said != (generation, host, "proven") or manifest not in commits or verifier == host:
+            raise IntegrityError("is not a proof of this generation", subject=key)
+
+        def signed(signature: bytes) -> dict[str, Any]:
             crypto.verify(
                 data,
-                store.get_bytes(key + ".sig", _LIMIT),
+                signature,
                 allowed_signers_file=allowed_signers_file,
-                signer=f"{service}@{proof['verifier']}",
+                signer=f"{service}@{verifier}",
                 namespace=crypto.PROOF_NAMESPACE,
                 subject=key,
             )
-            said = (proof.get("generation"), proof.get("host"), proof.get("manifest_sha256"), proof.get("result"))
-            if said == (generation, host, commit, "proven") and proof["verifier"] != host:
-                yield proof
+            return dict(found)
+
+        return read_version(store, key + ".sig", signed, limit=_LIMIT, problems=[])
+
+    for key in sorted(keys, reverse=True):
+        if key.endswith(".json"):
+            with contextlib.suppress(EngineError):
+                yield read_version(store, key, functools.partial(good, key), limit=_LIMIT, problems=[])
 
 
 def _digests(opened: Opened, fetched: Fetched, timeout_s: float) -> dict[str, Any]:

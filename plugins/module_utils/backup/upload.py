@@ -1,13 +1,22 @@
 # Copyright: FluxHero maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring what is staged to the targets: each on its own, committed last, completed by a later run."""
+"""Bring what is staged to the targets: each on its own and at the same time, committed last, completed by a later run.
+
+A pruner may be at work on a target meanwhile, from another machine and without a common lock. It removes only what
+is older than a day or more and belongs to no committed generation. Therefore nothing of that kind is relied on as it
+is: an object that a generation in the making needs, and that is not known to be listed by a committed one of that
+target, is renewed when it is old. A pruner that decided before removes an older version of it, not the new one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Collection
+import queue
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 from ..core.clock import Clock
 from ..core.config import Config
@@ -18,6 +27,9 @@ from . import layout, staging
 from .manifest import Manifest, Stored
 
 Step = Callable[..., None]
+# Half of the shortest time that a pruner leaves alone what no committed generation lists.
+RENEW_AFTER_S = 12 * 3600
+_STOP_WAIT_S = 5
 
 
 class Targets:
@@ -35,7 +47,10 @@ class Targets:
         self._config = config
         self._backup = config.require_backup()
         self._clock = clock
-        self._step = step
+        self._call_step = step
+        self._one_at_a_time = threading.Lock()
+        self._stopped = threading.Event()
+        self._index = staging.CacheIndex.load(config.state_dir)
         self.stores: dict[str, Store] = {}
         self.errors: dict[str, str] = {}
 
@@ -68,24 +83,62 @@ class Targets:
         Returns:
             `stored` or `failed` for each target.
         """
-        states = {}
+        states = {target.name: "failed" for target in self._backup.targets}
+        wanted = []
         for target in self._backup.targets:
-            if target.name not in staged.stored_on():
-                states[target.name] = "failed"
-                if target.name not in self.stores:
-                    continue
-                try:
-                    self._store(staged, manifest, self.stores[target.name])
-                except EngineError as error:
-                    self._failed(target.name, error)
-                    continue
-                staged.note_stored(target.name)
-            states[target.name] = "stored"
+            if target.name in staged.stored_on():
+                states[target.name] = "stored"
+            elif target.name in self.stores:
+                wanted.append(self.stores[target.name])
+        for store, error in self._each(wanted, lambda store: self._store(staged, manifest, store)):
+            if error is None:
+                staged.note_stored(store.name)
+                states[store.name] = "stored"
+            else:
+                self._failed(store.name, error)
         return states
+
+    def _each(
+        self, stores: Sequence[Store], work: Callable[[Store], None]
+    ) -> Iterator[tuple[Store, EngineError | None]]:
+        """Work on every store, each in a thread of its own; gives each with its error when it is done."""
+        done: queue.Queue[tuple[Store, BaseException | None]] = queue.Queue()
+
+        def one(store: Store) -> None:
+            error: BaseException | None = None
+            try:
+                work(store)
+            except BaseException as caught:  # noqa: BLE001 - raised again below
+                error = caught
+            done.put((store, error))
+
+        if len(stores) == 1:
+            one(stores[0])
+        # A daemon does not keep an interrupted run alive; what it leaves half done the next run completes.
+        threads = [threading.Thread(target=one, args=(store,), daemon=True) for store in stores if len(stores) > 1]
+        try:
+            for thread in threads:
+                thread.start()
+            for _unused in stores:
+                store, error = done.get()
+                if error is not None and not isinstance(error, EngineError):
+                    raise error
+                yield store, error
+        except BaseException:
+            self._stopped.set()
+            for thread in threads:
+                thread.join(_STOP_WAIT_S)
+            raise
+
+    def _step(self, name: str, **facts: Any) -> None:
+        if self._stopped.is_set():
+            raise StoreError("the run was stopped", subject=name)
+        with self._one_at_a_time:
+            self._call_step(name, **facts)
 
     def shelves(self) -> CacheShelves:
         """The cache files that the targets hold now."""
-        return CacheShelves(self._config, self.stores)
+        return CacheShelves(self._config, self.stores, self._index)
 
     def _failed(self, target: str, error: EngineError) -> None:
         self.errors[target] = str(error)
@@ -100,50 +153,73 @@ class Targets:
             if store.get_bytes(prefix + layout.COMMIT) != commit:
                 raise StoreError("belongs to another manifest", subject=prefix + layout.COMMIT)
             return
-        self._store_cache(staged, manifest, store, base)
+        cached = self._store_cache(staged, manifest, store, base)
         for part in manifest.parts:
             self._step("store", object=part.object, **facts)
-            store.put_file(prefix + part.object, staged.objects / part.object, part.stored.sha256)
+            file = staged.objects / part.object
+            store.put_file(prefix + part.object, file, part.stored.sha256, renew_after_s=RENEW_AFTER_S)
         for name in (layout.INSTRUCTIONS, layout.MANIFEST, layout.SIGNATURE):
             file = staged.objects / name
             self._step("store", object=name, **facts)
-            store.put_file(prefix + name, file, hashlib.sha256(file.read_bytes()).hexdigest())
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            store.put_file(prefix + name, file, digest, renew_after_s=RENEW_AFTER_S)
         self._step("commit", **facts)
         store.put_new(prefix + layout.COMMIT, commit)
         self._step("committed", **facts)
+        with self._one_at_a_time:
+            for name, form in cached.items():
+                self._index.put(name, store.name, form)
+            self._index.save()
 
-    def _store_cache(self, staged: staging.Staged, manifest: Manifest, store: Store, base: str) -> None:
-        index = staging.CacheIndex.load(self._config.state_dir)
+    def _store_cache(
+        self, staged: staging.Staged, manifest: Manifest, store: Store, base: str
+    ) -> dict[str, Stored]:
+        """The cache files that the target lacks. Returns the forms that it holds now, to be noted once it is committed.
+
+        What is noted is listed by every generation since one that is committed there: no pruner removes it.
+        """
         there = {item.key: item.size for item in store.list(base + "cache/")} if manifest.cache else {}
+        cached: dict[str, Stored] = {}
         for item in manifest.cache:
             key = base + item.object
-            if key in there:
-                if there[key] not in {stored.bytes for stored in item.stored}:
-                    raise StoreError(f"target {store.name} holds another object under this key", subject=key)
+            if key in there and there[key] not in {stored.bytes for stored in item.stored}:
+                raise StoreError(f"target {store.name} holds another object under this key", subject=key)
+            if item.object in cached:
                 continue
-            file = staged.cache_file(item.object)
-            if not file.exists():
-                raise StoreError(
-                    f"target {store.name} lost it, and it is no longer staged",
-                    subject=key,
-                    remedy="take a new generation",
-                )
-            form = staged.cache_form(item.object)
-            self._step("store", object=item.object, generation=manifest.id, target=store.name)
-            store.put_file(key, file, form.sha256)
-            there[key] = form.bytes
-            index.put(item.object, store.name, form)
-        index.save()
+            if key not in there:
+                cached[item.object] = self._put_cache(staged, store, item.object, key)
+                continue
+            known = self._index.get(item.object, store.name)
+            if known is None:
+                self._renew(store, key)
+                known = next(stored for stored in item.stored if stored.bytes == there[key])
+            cached[item.object] = known
+        return cached
 
+    def _put_cache(self, staged: staging.Staged, store: Store, name: str, key: str) -> Stored:
+        file = staged.cache_file(name)
+        if not file.exists():
+            raise StoreError(
+                f"target {store.name} lost it, and it is no longer staged", subject=key, remedy="take a new generation"
+            )
+        form = staged.cache_form(name)
+        self._step("store", object=name, generation=staged.id, target=store.name)
+        store.put_file(key, file, form.sha256)
+        return form
+
+    def _renew(self, store: Store, key: str) -> None:
+        found = store.stat(key)
+        if found is None or (store.now() - found.modified).total_seconds() >= RENEW_AFTER_S:
+            store.renew(key)
 
 class CacheShelves:
     """Which cache files the targets hold, in which encrypted forms: from their listings and the host's notes."""
 
-    def __init__(self, config: Config, stores: dict[str, Store]) -> None:
+    def __init__(self, config: Config, stores: dict[str, Store], index: staging.CacheIndex) -> None:
         self._targets = [target.name for target in config.require_backup().targets]
         self._stores = stores
         self._base = layout.base(config.service, config.host)
-        self._index = staging.CacheIndex.load(config.state_dir)
+        self._index = index
         self._shelves = {name: self._shelf(store) for name, store in stores.items()}
 
     def forms(self, name: str) -> tuple[list[Stored], bool]:
@@ -158,9 +234,8 @@ class CacheShelves:
                 lacking = lacking or known is None
             elif key not in shelf:
                 known, lacking = None, True
-            elif known is None:  # stored by a run that was killed before it could note it
+            elif known is None:  # stored by a run that was killed before it could commit, or for a file that was gone
                 known = Stored(shelf[key], self._stores[target].digest(key))
-                self._index.put(name, target, known)
             if known is not None and known not in forms:
                 forms.append(known)
         return forms, lacking

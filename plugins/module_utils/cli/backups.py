@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..backup import generation, overview, proof
+from ..backup import generation, overview, proof, prune
 from ..service import backup_status
 from ..store.open import open_store
 from .command import DEGRADED, Answer, Commands, Context
@@ -31,6 +31,15 @@ def register(commands: Commands) -> None:
     proving.add_argument("--host", default="", help="a generation of another host than this one")
     proving.add_argument("--identity", type=Path, required=True, metavar="FILE", help="age identity to decrypt with")
     proving.add_argument("--work-dir", type=Path, metavar="DIR", help="where to restore to; emptied afterwards")
+
+    pruning = commands.add("prune", _prune, "delete what retention no longer keeps, and what interrupted runs left")
+    pruning.add_argument(
+        "--target", default="", metavar="NAME", help="this target alone; default: every one that is a directory"
+    )
+    pruning.add_argument(
+        "--credentials", type=Path, metavar="FILE", help="of a bucket: those that may delete, as the target's own file"
+    )
+    pruning.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
 
     commands.add("status", _status, "tell the state of the backups of this host")
 
@@ -79,7 +88,24 @@ def _prove(context: Context) -> Answer:
         f"generation {result['generation']} of {result['host']} on target {result['target']} is proven:"
         f" {result['files']} files, {result['bytes']} bytes in {result['duration_s']:.1f} s; the proof is {kept}"
     )
-    return Answer(result, text)
+    text = "\n".join([text, *(f"  problem: {problem}" for problem in result["problems"])])
+    return Answer(result, text, DEGRADED if result["problems"] else 0)
+
+
+def _prune(context: Context) -> Answer:
+    options, config = context.options, context.config
+    with context.progress("prune") as progress:
+        result = prune.prune_configured(
+            config,
+            target=options.target,
+            credentials_file=options.credentials,
+            dry_run=options.dry_run,
+            clock=context.clock,
+            journal=context.journal(config),
+            progress=progress,
+        )
+    text = "\n\n".join(prune.table(found) for found in result["targets"].values())
+    return Answer(result, text, DEGRADED if result["result"] == "degraded" else 0)
 
 
 def _generations(context: Context) -> Answer:

@@ -27,6 +27,10 @@ class ObjectMissing(StoreError):
     """There is no object under that key."""
 
 
+class TooLarge(StoreError):
+    """An object is larger than any of its kind may be."""
+
+
 class AccessDenied(StoreError):
     """The credentials of this store do not allow the operation."""
 
@@ -38,6 +42,32 @@ class ObjectInfo:
     key: str
     size: int
     modified: datetime
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of an object. A store without versions has one of each, named with an empty text.
+
+    Attributes:
+        latest: what a reader gets who does not ask for a version.
+        marker: a delete marker: it hides the versions before it, and holds nothing.
+    """
+
+    key: str
+    version: str
+    size: int
+    modified: datetime
+    latest: bool = True
+    marker: bool = False
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An upload that was begun and neither completed nor aborted; `id` is the store's name for it."""
+
+    key: str
+    id: str
+    started: datetime
 
 
 class Store(abc.ABC):
@@ -58,8 +88,12 @@ class Store(abc.ABC):
         """Every object below `prefix`, which is empty or ends with a slash, in order of the keys."""
 
     @abc.abstractmethod
-    def put_file(self, key: str, path: Path, sha256: str) -> bool:
+    def put_file(self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None) -> bool:
         """Store a file durably, and read it back whole to compare its SHA-256.
+
+        Args:
+            renew_after_s: what is there already with the same content counts as new again when it is older than
+                this: a pruner that looks at ages, and may be at work right now, leaves it alone.
 
         Returns:
             True when it was written, False when the same content was there already.
@@ -69,25 +103,60 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
+    def renew(self, key: str) -> None:
+        """Make an object that is there count as new, for a pruner that looks at ages. Its content stays."""
+
+    @abc.abstractmethod
     def put_new(self, key: str, data: bytes) -> None:
         """Store a small new object. Raises StoreError when there is one already, whatever its content."""
 
     @abc.abstractmethod
-    def read(self, key: str) -> AbstractContextManager[Iterator[bytes]]:
-        """The object's content in chunks. Raises ObjectMissing when there is none."""
+    def read(self, key: str, version: str = "") -> AbstractContextManager[Iterator[bytes]]:
+        """The content of an object, of its latest version unless told otherwise, in chunks.
+
+        Raises ObjectMissing when there is none.
+        """
+
+    def versions(self, prefix: str) -> Iterator[Version]:
+        """Every version of every object below `prefix`, hidden ones and delete markers too; newest first per key."""
+        for item in self.list(prefix):
+            yield Version(item.key, "", item.size, item.modified)
+
+    @abc.abstractmethod
+    def delete(self, key: str, version: str = "") -> None:
+        """Remove one version for good; none to remove is no error.
+
+        Raises AccessDenied when the credentials or a lock forbid it.
+        """
+
+    @abc.abstractmethod
+    def retained_until(self, key: str, version: str = "") -> datetime | None:
+        """Until when the store itself refuses to delete that version; None when nothing is locked."""
+
+    @abc.abstractmethod
+    def now(self) -> datetime:
+        """The time by the clock that dates this store's objects, UTC."""
+
+    @abc.abstractmethod
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """Uploads below `prefix` that were begun and never ended."""
+
+    @abc.abstractmethod
+    def abort(self, upload: Unfinished) -> None:
+        """End an unfinished upload and free its space."""
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under that key."""
         return self.stat(key) is not None
 
-    def get_bytes(self, key: str, limit: int = 1 << 20) -> bytes:
+    def get_bytes(self, key: str, limit: int = 1 << 20, version: str = "") -> bytes:
         """The content of a small object; StoreError when it is longer than `limit` bytes."""
         data = bytearray()
-        with self.read(key) as chunks:
+        with self.read(key, version) as chunks:
             for chunk in chunks:
                 data += chunk
                 if len(data) > limit:
-                    raise StoreError(f"is larger than the {limit} bytes that such an object may have", subject=key)
+                    raise TooLarge(f"is larger than the {limit} bytes that such an object may have", subject=key)
         return bytes(data)
 
     def get_to(self, key: str, path: Path) -> str:

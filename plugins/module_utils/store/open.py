@@ -34,6 +34,14 @@ def open_store(target: Target, clock: Clock | None = None, *, write_credentials_
             read_timeout_s=target.answer_timeout_s,
             retries=target.retries,
             write_credentials_file=write_credentials_file,
+            bandwidth_limit_bytes_s=target.bandwidth_limit_bytes_s,
             clock=clock,
         )
-    return PathStore(target.name, target.path, require_mount=target.require_mount, marker=target.marker)
+    return PathStore(
+        target.name,
+        target.path,
+        require_mount=target.require_mount,
+        marker=target.marker,
+        bandwidth_limit_bytes_s=target.bandwidth_limit_bytes_s,
+        clock=clock,
+    )

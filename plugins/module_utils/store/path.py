@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+from ..core.clock import Clock
 from ..core.errors import StoreError
 from ..core.fsio import fsync_dir, private_opener
-from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, checked_key
+from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, Unfinished, checked_key
+from .throttle import Throttle
 
 _PARTIAL = ".partial-"
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
@@ -31,15 +33,24 @@ class PathStore(Store):
             is not mounted is never filled by mistake.
         require_mount: the directory must be a mount point, or lie below one other than `/`.
         marker: name of the marker file.
+        bandwidth_limit_bytes_s: most bytes a second while storing; 0 is no limit.
     """
 
     def __init__(
-        self, name: str, path: Path, *, require_mount: bool = False, marker: str = ".fluxmaint-target"
+        self,
+        name: str,
+        path: Path,
+        *,
+        require_mount: bool = False,
+        marker: str = ".fluxmaint-target",
+        bandwidth_limit_bytes_s: int = 0,
+        clock: Clock | None = None,
     ) -> None:
         self.name = name
         self.path = Path(path)
         self.require_mount = require_mount
         self.marker = marker
+        self._throttle = Throttle(bandwidth_limit_bytes_s, clock or Clock())
 
     def check(self) -> None:
         """Raise StoreError unless directory, mount and marker are as they must be."""
@@ -92,22 +103,75 @@ class PathStore(Store):
                         found.append(_info(file.relative_to(self.path).as_posix(), status))
         yield from sorted(found, key=lambda item: item.key)
 
-    def put_file(self, key: str, path: Path, sha256: str) -> bool:
+    def put_file(self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None) -> bool:
         """Copy the file beside its final name, fsync, re-read and hash it, then give it its name."""
         with open(path, "rb") as source:
-            return self._put(key, iter(lambda: source.read(CHUNK), b""), os.fstat(source.fileno()).st_size, sha256)
+            size = os.fstat(source.fileno()).st_size
+            written = self._put(key, iter(lambda: source.read(CHUNK), b""), size, sha256)
+        if not written and renew_after_s is not None:
+            self.renew(key)
+        return written
+
+    def renew(self, key: str) -> None:
+        """Set the file's time to now."""
+        self.check()
+        with self._errors(key):
+            os.utime(self._file(key))
 
     def put_new(self, key: str, data: bytes) -> None:
         """Store a new object, or raise StoreError when there is one."""
         if not self._put(key, iter([data]), len(data), hashlib.sha256(data).hexdigest()):
             raise StoreError(f"exists already on target {self.name}", subject=key, untouched="the object that is there")
 
+    def delete(self, key: str, version: str = "") -> None:
+        """Remove the object, durably, and the directories that it leaves empty."""
+        self.check()
+        file = self._file(key, version)
+        with self._errors(key):
+            try:
+                file.unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            fsync_dir(file.parent)
+            for directory in file.parents:
+                if directory == self.path or any(directory.iterdir()):
+                    break
+                directory.rmdir()
+                fsync_dir(directory.parent)
+
+    def retained_until(self, key: str, version: str = "") -> datetime | None:
+        """None: a directory locks nothing."""
+        self._file(key, version)
+        return None
+
+    def now(self) -> datetime:
+        """This host's clock, which dates the files."""
+        return datetime.now(timezone.utc)
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """Partial files of interrupted writes."""
+        self.check()
+        top = self.path / checked_key(prefix, prefix=True)
+        found: list[Unfinished] = []
+        with self._errors(prefix):
+            for directory, _names, files in os.walk(top, onerror=_walk_error):
+                for name in files:
+                    if name.startswith(_PARTIAL):
+                        file = Path(directory, name)
+                        started = datetime.fromtimestamp(file.lstat().st_mtime, timezone.utc)
+                        found.append(Unfinished(file.relative_to(self.path).as_posix(), "", started))
+        yield from sorted(found, key=lambda item: item.key)
+
+    def abort(self, upload: Unfinished) -> None:
+        """Remove a partial file."""
+        self.delete(upload.key)
+
     @contextlib.contextmanager
-    def read(self, key: str) -> Iterator[Iterator[bytes]]:
+    def read(self, key: str, version: str = "") -> Iterator[Iterator[bytes]]:
         """The object's content in chunks."""
         self.check()
         with self._errors(key):
-            descriptor = os.open(self._file(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(self._file(key, version), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "rb") as stream:
 
             def chunks() -> Iterator[bytes]:
@@ -129,7 +193,7 @@ class PathStore(Store):
             partial.unlink(missing_ok=True)
             try:
                 with open(partial, "xb", opener=private_opener) as stream:
-                    stream.writelines(chunks)
+                    stream.writelines(self._throttle.chunks(chunks))
                     stream.flush()
                     os.fsync(stream.fileno())
                     # Written pages leave the cache, so that reading back reads what the disk has.
@@ -148,7 +212,9 @@ class PathStore(Store):
             fsync_dir(final.parent)
         return True
 
-    def _file(self, key: str) -> Path:
+    def _file(self, key: str, version: str = "") -> Path:
+        if version:
+            raise ObjectMissing(f"target {self.name} keeps no versions", subject=key)
         return self.path / checked_key(key)
 
     def _make_directories(self, directory: Path) -> None:

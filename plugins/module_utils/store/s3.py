@@ -12,21 +12,29 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import email.utils
 import hashlib
+import io
 import os
-from collections.abc import Iterator
-from datetime import timedelta
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from ..core.clock import Clock
 from ..core.errors import ConfigError, PreconditionError, StoreError
 from ..core.fsio import read_json
-from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, checked_key
+from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, Unfinished, Version, checked_key
+from .throttle import Throttle
 
 PART_BYTES = 16 << 20
 _SINGLE_PUT_BYTES = 2 * PART_BYTES
 _MOST_PARTS = 9000
+# Parts on their way at once; one more is being read, so that memory stays at four of them.
+_PARALLEL = 3
+_HELD = datetime.max.replace(tzinfo=timezone.utc)
 _SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 _MISSING = ("404", "NoSuchKey", "NotFound")
 _DENIED = ("403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch")
@@ -45,6 +53,7 @@ class S3Store(Store):
         credentials_file: JSON with `access_key` and `secret_key`, not readable by others.
         lock_days: days for which each new object is locked; 0 leaves that to the bucket's default.
         write_credentials_file: of the same form, used for writing alone, when the first may only read.
+        bandwidth_limit_bytes_s: most bytes a second while storing, in each direction; 0 is no limit.
         retries: attempts for each request after the first one failed.
     """
 
@@ -59,6 +68,7 @@ class S3Store(Store):
         prefix: str = "",
         lock_days: int = 0,
         write_credentials_file: Path | None = None,
+        bandwidth_limit_bytes_s: int = 0,
         clock: Clock | None = None,
         connect_timeout_s: float = 10,
         read_timeout_s: float = 60,
@@ -70,6 +80,8 @@ class S3Store(Store):
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self._lock_days = lock_days
         self._clock = clock or Clock()
+        self._up = Throttle(bandwidth_limit_bytes_s, self._clock)
+        self._down = Throttle(bandwidth_limit_bytes_s, self._clock)
         self._boto = _Boto()
         limits = (connect_timeout_s, read_timeout_s, retries)
         self._client = self._boto.client(endpoint, region, _credentials(credentials_file), *limits)
@@ -101,19 +113,85 @@ class S3Store(Store):
                 for item in page.get("Contents", ()):
                     yield ObjectInfo(item["Key"][len(self._prefix) :], item["Size"], item["LastModified"])
 
-    def put_file(self, key: str, path: Path, sha256: str) -> bool:
+    def versions(self, prefix: str) -> Iterator[Version]:
+        """Every version, hidden ones and delete markers too; where only listing is allowed, the latest ones."""
+        found: dict[str, list[Version]] = {}
+        try:
+            with self._errors(prefix):
+                pages = self._client.get_paginator("list_object_versions").paginate(
+                    Bucket=self.bucket, Prefix=self._prefix + checked_key(prefix, prefix=True)
+                )
+                for page in pages:
+                    for kind in ("Versions", "DeleteMarkers"):
+                        for item in page.get(kind, ()):
+                            version = self._version(item, marker=kind == "DeleteMarkers")
+                            found.setdefault(version.key, []).append(version)
+        except AccessDenied:
+            yield from super().versions(prefix)
+            return
+        for _key, versions in sorted(found.items()):
+            # The server gives them newest first, markers apart.
+            yield from sorted(versions, key=lambda item: not item.latest)
+
+    def _version(self, item: dict[str, Any], *, marker: bool) -> Version:
+        key = item["Key"][len(self._prefix) :]
+        return Version(key, item["VersionId"], item.get("Size", 0), item["LastModified"], item["IsLatest"], marker)
+
+    def delete(self, key: str, version: str = "") -> None:
+        """Remove one version for good. A version must be named: without one S3 only hides the object."""
+        if not version:
+            raise StoreError("only a version that is named can be removed from a bucket", subject=key)
+        with self._errors(key), contextlib.suppress(ObjectMissing):
+            self._writer.delete_object(Bucket=self.bucket, Key=self._key(key), VersionId=version)
+
+    def retained_until(self, key: str, version: str = "") -> datetime | None:
+        """The end of its retention; far in the future under a legal hold."""
+        with self._errors(key):
+            which = {"VersionId": version} if version else {}
+            head = self._client.head_object(Bucket=self.bucket, Key=self._key(key), **which)
+        if head.get("ObjectLockLegalHoldStatus") == "ON":
+            return _HELD
+        until: datetime | None = head.get("ObjectLockRetainUntilDate")
+        return until
+
+    def now(self) -> datetime:
+        """The server's clock."""
+        with self._errors(""):
+            answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1)
+        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return email.utils.parsedate_to_datetime(said) if said else self._clock.now()
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """Multipart uploads that were neither completed nor aborted."""
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=self._prefix + checked_key(prefix, prefix=True)
+            )
+            for page in pages:
+                for item in page.get("Uploads", ()):
+                    yield Unfinished(item["Key"][len(self._prefix) :], item["UploadId"], item["Initiated"])
+
+    def abort(self, upload: Unfinished) -> None:
+        """Abort a multipart upload."""
+        with self._errors(upload.key), contextlib.suppress(ObjectMissing):
+            self._writer.abort_multipart_upload(
+                Bucket=self.bucket, Key=self._key(upload.key), UploadId=upload.id
+            )
+
+    def put_file(self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None) -> bool:
         """Send the file, with checksums that the server verifies, then read it back whole and hash it."""
         size = path.stat().st_size
         found = self.stat(key)
         if found is not None:
             self._same_content(key, found, size, sha256)
-            return False
+            if renew_after_s is None or (self.now() - found.modified).total_seconds() < renew_after_s:
+                return False
         with self._errors(key), open(path, "rb") as stream:
             if size <= _SINGLE_PUT_BYTES:
-                self._put_object(key, stream, _base64(sha256))
+                self._put_object(key, stream, _base64(sha256), new=found is None)
             else:
-                self._put_parts(key, stream, size)
-        received = self.digest(key)
+                self._put_parts(key, stream, size, new=found is None)
+        received = self._read_back(key)
         if received != sha256:
             raise StoreError(
                 f"target {self.name} gave back other bytes than were sent",
@@ -122,6 +200,17 @@ class S3Store(Store):
                 received=received,
             )
         return True
+
+    def renew(self, key: str) -> None:
+        """Let the server copy the object to a new version of itself: the old one may go, this one stays."""
+        with self._errors(key):
+            self._writer.copy_object(
+                Bucket=self.bucket,
+                Key=self._key(key),
+                CopySource={"Bucket": self.bucket, "Key": self._key(key)},
+                MetadataDirective="REPLACE",
+                **self._lock(),
+            )
 
     def put_new(self, key: str, data: bytes) -> None:
         """Store a new object, or raise StoreError when there is one.
@@ -136,39 +225,69 @@ class S3Store(Store):
             raise StoreError(f"target {self.name} gave back other bytes than were sent", subject=key)
 
     @contextlib.contextmanager
-    def read(self, key: str) -> Iterator[Iterator[bytes]]:
+    def read(self, key: str, version: str = "") -> Iterator[Iterator[bytes]]:
         """The object's content in chunks."""
         with self._errors(key):
-            body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+            which = {"VersionId": version} if version else {}
+            body = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **which)["Body"]
             with contextlib.closing(body):
                 yield iter(lambda: body.read(CHUNK), b"")
 
-    def _put_object(self, key: str, body: Any, checksum: str) -> None:
+    def _put_object(self, key: str, body: Any, checksum: str, *, new: bool = True) -> None:
         self._writer.put_object(
-            Bucket=self.bucket, Key=self._key(key), Body=body, ChecksumSHA256=checksum, **self._lock(), **self._new()
+            Bucket=self.bucket,
+            Key=self._key(key),
+            Body=body if isinstance(body, bytes) else self._up.body(body),
+            ChecksumSHA256=checksum,
+            **self._lock(),
+            **(self._new() if new else {}),
         )
 
-    def _put_parts(self, key: str, stream: Any, size: int) -> None:
-        """One part in memory at a time, each with its own checksum."""
+    def _put_parts(self, key: str, stream: Any, size: int, *, new: bool) -> None:
+        """Some parts at once, each with its own checksum: one alone rarely fills a line, all would fill the memory."""
         length = max(PART_BYTES, -(-size // _MOST_PARTS))
         where = {"Bucket": self.bucket, "Key": self._key(key)}
         upload = self._writer.create_multipart_upload(ChecksumAlgorithm="SHA256", **self._lock(), **where)["UploadId"]
+        stopped = threading.Event()
+
+        def send(number: int, data: bytes) -> dict[str, Any]:
+            if stopped.is_set():
+                return {}
+            checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+            sent = self._writer.upload_part(
+                UploadId=upload,
+                PartNumber=number,
+                Body=self._up.body(io.BytesIO(data)),
+                ChecksumSHA256=checksum,
+                **where,
+            )
+            return {"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum}
+
         try:
-            parts = []
-            for number, data in enumerate(iter(lambda: stream.read(length), b""), start=1):
-                checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-                sent = self._writer.upload_part(
-                    UploadId=upload, PartNumber=number, Body=data, ChecksumSHA256=checksum, **where
-                )
-                parts.append({"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum})
+            with ThreadPoolExecutor(_PARALLEL) as pool:
+                try:
+                    parts = _sent(pool, send, iter(lambda: stream.read(length), b""))
+                except BaseException:
+                    stopped.set()
+                    raise
             self._writer.complete_multipart_upload(
-                UploadId=upload, MultipartUpload={"Parts": parts}, **self._new("CompleteMultipartUpload"), **where
+                UploadId=upload,
+                MultipartUpload={"Parts": sorted(parts, key=lambda part: int(part["PartNumber"]))},
+                **(self._new("CompleteMultipartUpload") if new else {}),
+                **where,
             )
         except BaseException:
             # Best effort: the credentials may not be allowed to, and the first error is the one that counts.
             with contextlib.suppress(*self._boto.errors):
                 self._writer.abort_multipart_upload(UploadId=upload, **where)
             raise
+
+    def _read_back(self, key: str) -> str:
+        digest = hashlib.sha256()
+        with self.read(key) as chunks:
+            for chunk in self._down.chunks(chunks):
+                digest.update(chunk)
+        return digest.hexdigest()
 
     def _lock(self) -> dict[str, Any]:
         if not self._lock_days:
@@ -248,7 +367,7 @@ class _Boto:
             "retries": {"total_max_attempts": retries + 1, "mode": "standard"},
             "s3": {"addressing_style": "path", "payload_signing_enabled": True},
             "signature_version": "s3v4",
-            "max_pool_connections": 2,
+            "max_pool_connections": _PARALLEL + 1,
         }
         quiet: dict[str, Any] = {
             "request_checksum_calculation": "when_required",
@@ -283,6 +402,20 @@ def _credentials(path: Path) -> tuple[str, str]:
     if not (isinstance(access, str) and isinstance(secret, str) and access and secret):
         raise ConfigError("must be JSON with the texts access_key and secret_key", subject=str(path))
     return access, secret
+
+
+def _sent(
+    pool: ThreadPoolExecutor, send: Callable[[int, bytes], dict[str, Any]], pieces: Iterator[bytes]
+) -> list[dict[str, Any]]:
+    """Hand the pieces out, never more of them at once than the pool has threads."""
+    running: set[Future[dict[str, Any]]] = set()
+    parts = []
+    for number, data in enumerate(pieces, start=1):
+        if len(running) >= _PARALLEL:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            parts += [future.result() for future in done]
+        running.add(pool.submit(send, number, data))
+    return parts + [future.result() for future in running]
 
 
 def _base64(sha256: str) -> str:

@@ -72,10 +72,10 @@ def test_a_target_that_fails_half_way_stays_uncommitted(world: World, monkeypatc
 
     put_file = PathStore.put_file
 
-    def fail(self: PathStore, key: str, path: Path, sha256: str) -> bool:
+    def fail(self: PathStore, key: str, path: Path, sha256: str, **options: Any) -> bool:
         if self.name == "two" and key.endswith("logs.tar.zst.age"):
             raise StoreError("the disk is full", subject=key)
-        return put_file(self, key, path, sha256)
+        return put_file(self, key, path, sha256, **options)
 
     monkeypatch.setattr(PathStore, "put_file", fail)
     targets = [world.target("one", "one"), world.target("two", "two")]

@@ -35,10 +35,12 @@ class Offsite:
         return self.server.client().get_object(Bucket=BUCKET, Key=key)["Body"].read()
 
     def put(self, name: str, data: bytes) -> None:
+        """Put another content in the place of an object, as only who has the server's disks can: for good."""
         self.server.client().put_object(Bucket=BUCKET, Key=f"{self.prefix}/{self.base}{name}", Body=data)
+        self.server.destroy(f"{self.prefix}/{self.base}{name}", keep_newest=True)
 
     def delete(self, name: str) -> None:
-        self.server.client().delete_object(Bucket=BUCKET, Key=f"{self.prefix}/{self.base}{name}")
+        self.server.destroy(f"{self.prefix}/{self.base}{name}")
 
     def manifest(self, change: Any, key: str = "signing") -> None:
         """Put a changed manifest, signed and committed as a thief of the upload key could."""

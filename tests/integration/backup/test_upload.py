@@ -1,0 +1,175 @@
+"""Storing: targets at the same time, no faster than allowed, and never relying on what a pruner may be removing."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fluxmaint.backup import upload
+from fluxmaint.store.path import PathStore
+from fluxmaint.store.s3 import PART_BYTES, S3Store
+
+from tests.support.seaweed import BUCKET, ObjectStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.world import World
+
+DAY_S = 86400
+
+
+def test_targets_are_filled_at_the_same_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3, timeout=20)
+    put_new = PathStore.put_new
+
+    def meet(self: PathStore, key: str, data: bytes) -> None:
+        together.wait()  # breaks when they come one after the other
+        put_new(self, key, data)
+
+    monkeypatch.setattr(PathStore, "put_new", meet)
+    targets = [world.target(name, name) for name in ("one", "two", "three")]
+    result = world.create(targets=targets)
+    assert result["targets"] == {"one": "stored", "two": "stored", "three": "stored"}
+
+
+def test_an_interrupted_run_ends_while_a_target_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "_STOP_WAIT_S", 0.2)
+    hanging = threading.Event()
+    put_file = PathStore.put_file
+
+    def hang(self: PathStore, *arguments: Any, **options: Any) -> bool:
+        if self.name == "one":
+            hanging.wait(30)
+        if self.name == "two":
+            raise KeyboardInterrupt
+        return put_file(self, *arguments, **options)
+
+    monkeypatch.setattr(PathStore, "put_file", hang)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        world.create(targets=[world.target("one", "one"), world.target("two", "two")])
+    hanging.set()
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("kind", ["path", "s3"])
+def test_a_bandwidth_limit_holds(world: World, object_store: ObjectStore, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").write_bytes(os.urandom(3 << 20))
+    digest = _sha256(tmp_path / "file")
+    took = {}
+    for limit in (0, 2 << 20):
+        target = world.target() if kind == "path" else object_store.target("limited")
+        config = world.config(targets=[{**target, "bandwidth_limit_bytes_s": limit}])
+        store = world.open(config.require_backup().targets[0].name)
+        begun = time.monotonic()
+        assert store.put_file(f"x/{limit}", tmp_path / "file", digest)
+        took[limit] = time.monotonic() - begun
+    # 3 MiB at 2 MiB/s: 1.5 s one way; an S3 target is read back through the line too.
+    expected = 1.5 if kind == "path" else 3.0
+    assert 0.85 * expected < took[2 << 20] < 2 * expected + took[0], took
+    assert took[2 << 20] > 2 * took[0], took
+
+
+def test_parts_of_a_large_object_arrive_whole(world: World, object_store: ObjectStore, tmp_path: Path) -> None:
+    world.config(targets=[object_store.target("parts")])
+    store = world.open("offsite")
+    with open(tmp_path / "file", "wb") as stream:
+        stream.writelines(os.urandom(PART_BYTES - 12345) for _unused in range(5))
+    assert store.put_file("x/large", tmp_path / "file", _sha256(tmp_path / "file"))
+    assert list(store.unfinished("x/")) == []
+
+
+def test_parts_that_fail_leave_no_upload(
+    world: World, object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.config(targets=[object_store.target("parts-fail", "admin")])
+    store = world.open("offsite")
+    assert isinstance(store, S3Store)
+    with open(tmp_path / "file", "wb") as stream:
+        stream.truncate(6 * PART_BYTES)
+    upload_part, sent = store._writer.upload_part, []
+
+    def fail(**options: Any) -> Any:
+        sent.append(options["PartNumber"])
+        if options["PartNumber"] == 2:
+            raise ConnectionError("the line is cut")
+        return upload_part(**options)
+
+    monkeypatch.setattr(store._writer, "upload_part", fail)
+    with pytest.raises(Exception, match="the line is cut"):
+        store.put_file("x/large", tmp_path / "file", _sha256(tmp_path / "file"))
+    assert list(store.unfinished("x/")) == []
+    assert not store.exists("x/large")
+    assert len(sent) < 6, "the rest is not sent"
+
+
+class TestRenewal:
+    """A pruner removes only what was old when it looked: what a new generation needs must not be that."""
+
+    def aged(self, world: World, days: float) -> None:
+        for file in world.store.rglob("*.age"):
+            then = time.time() - days * DAY_S
+            os.utime(file, (then, then))
+
+    def ages(self, world: World) -> dict[str, float]:
+        return {file.name: time.time() - file.stat().st_mtime for file in world.store.rglob("*/cache/*.age")}
+
+    def test_a_cache_file_that_was_gone_for_a_while_is_renewed(self, world: World) -> None:
+        cached = world.root / "data/cache/spy.parquet"
+        content = cached.read_bytes()
+        world.create()
+        cached.unlink()
+        world.create()
+        cached.write_bytes(content)
+        self.aged(world, 40)
+        assert world.create()["cache"]["new"] == 0
+        old = [name for name, age in self.ages(world).items() if age > DAY_S]
+        assert len(old) == 1, "the one that every generation lists stays as it is, the other is new again"
+
+    def test_objects_of_a_generation_that_waited_are_renewed(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put_new = PathStore.put_new
+
+        targets = [world.target(), world.target("two", "two")]
+        (world.top / "two/.fluxmaint-target").unlink()
+        monkeypatch.setattr(PathStore, "put_new", lambda self, key, data: fail_engine(key))
+        with pytest.raises(Exception, match="no target took"):
+            world.create(targets=targets)
+        monkeypatch.setattr(PathStore, "put_new", put_new)
+        self.aged(world, 3)
+        world.target("two", "two")
+        assert world.create(targets=targets)["result"] == "ok"
+        own = [file for file in world.store.rglob("generations/*/*.age") if time.time() - file.stat().st_mtime > DAY_S]
+        assert own == []
+
+    def test_in_a_bucket_a_new_version_outlives_the_removal_of_the_old_one(
+        self, world: World, object_store: ObjectStore
+    ) -> None:
+        world.config(targets=[object_store.target("renew")])
+        store = world.open("offsite")
+        store.put_new("x/object", b"content")
+        before = [item.version for item in store.versions("x/")]
+        store.renew("x/object")
+        after = list(store.versions("x/"))
+        assert [item.version for item in after][1:] == before
+        assert after[0].latest
+        with store.read("x/object", after[0].version) as chunks:
+            assert b"".join(chunks) == b"content"
+        assert object_store.client().list_objects_v2(Bucket=BUCKET, Prefix="renew/x/")["KeyCount"] == 1
+
+
+def fail_engine(key: str) -> None:
+    from fluxmaint.core.errors import StoreError
+
+    raise StoreError("not today", subject=key)
+
+
+def _sha256(path: Path) -> str:
+    from fluxmaint.core.fsio import sha256_file
+
+    return str(sha256_file(path))
