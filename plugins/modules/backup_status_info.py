@@ -129,6 +129,14 @@ generations:
   returned: success
   type: list
   elements: dict
+makes_backups:
+  description: Whether this host makes backups; one that only verifies does not.
+  returned: success
+  type: bool
+verification:
+  description: On a verifier, what its last run has found; else null.
+  returned: success
+  type: dict
 lease:
   description: Who holds the lease of the host, or null.
   returned: success

@@ -26,6 +26,9 @@ _MOST_KEPT = 36500
 # Eleven days: more milliseconds than this do not fit into SQLite's 32 bits, more seconds not into every timer.
 _LONGEST_S = 1e6
 _LONGEST_AGE_S = 366 * 86400
+# A day and two hours for the newest generation, two days and two hours for the newest proven one.
+MAX_AGE_S = 26 * 3600
+MAX_PROVEN_AGE_S = 50 * 3600
 # Names become parts of object keys, file names and signer identities.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -499,8 +502,8 @@ def _backup(section: _Section) -> Backup:
         signer=section.text("signer"),
         allowed_signers_file=section.file("allowed_signers_file", "/etc/fluxmaint/keys/allowed_signers"),
         content_digests=section.choice("content_digests", ("never", "full", "always"), "full"),
-        max_age_s=section.number("max_age_s", 26 * 3600, least=60, most=_LONGEST_AGE_S),
-        max_proven_age_s=section.number("max_proven_age_s", 50 * 3600, least=60, most=_LONGEST_AGE_S),
+        max_age_s=section.number("max_age_s", MAX_AGE_S, least=60, most=_LONGEST_AGE_S),
+        max_proven_age_s=section.number("max_proven_age_s", MAX_PROVEN_AGE_S, least=60, most=_LONGEST_AGE_S),
         retention=_retention(section.section("retention")),
         targets=targets,
     )

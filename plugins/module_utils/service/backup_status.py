@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ..backup import layout, overview, restore
+from ..backup import layout, overview, restore, verify
 from ..core.clock import Clock, parse_utc, utc_text
-from ..core.config import Backup, Config
+from ..core.config import MAX_AGE_S, MAX_PROVEN_AGE_S, Config
 from ..core.errors import EngineError, StoreError
 from ..core.human import duration_text
 from ..core.journal import Journal
@@ -37,15 +37,21 @@ def status(config: Config, *, clock: Clock | None = None, runner: Runner = run) 
         JSON-serialisable facts. `result` is `ok`, `degraded` (something is missing: a target, a proof), `overdue` (the
         newest or the newest proven generation is older than allowed) or `failed` (the last backup failed, no target
         is in reach, a restore is unfinished). `reasons` says why, each with a `code` that stays the same while the
-        reason lasts, a `severity` (one of these words) and a `text`.
+        reason lasts, a `severity` (one of these words) and a `text`. On a verifier `verification` says what its last
+        run has found; a host that only verifies has no targets and no generations of its own.
+
+    Raises:
+        ConfigError: this host neither makes nor verifies backups.
     """
     clock = clock or Clock()
-    backup = config.require_backup()
+    backup = config.backup if config.verify is not None else config.require_backup()
     now = clock.now()
+    held: dict[str, Any] = {"targets": {}, "generations": [], "newest": "", "newest_proven": ""}
     try:
-        held = overview.overview(config, verify_proofs=True, clock=clock)
+        if backup is not None:
+            held = overview.overview(config, verify_proofs=True, clock=clock)
     except StoreError as error:
-        held = {"targets": error.facts.get("targets", {}), "generations": [], "newest": "", "newest_proven": ""}
+        held["targets"] = error.facts.get("targets", {})
     ends = [entry for entry in Journal(config.journal_file).read("backup") if entry["event"] == "end"]
     last = {"id": ends[-1].get("id"), "time": ends[-1]["time"], "result": ends[-1]["result"]} if ends else None
     restoring = restore.status(config)
@@ -61,16 +67,18 @@ def status(config: Config, *, clock: Clock | None = None, runner: Runner = run) 
         "newest_proven_age_s": _age_s(held["newest_proven"], now),
         "newest_proven_at": proven["proven_at"] if proven else "",
         "newest_proven_by": proven["proven_by"] if proven else [],
-        "max_age_s": backup.max_age_s,
-        "max_proven_age_s": backup.max_proven_age_s,
+        "makes_backups": backup is not None,
+        "max_age_s": backup.max_age_s if backup else MAX_AGE_S,
+        "max_proven_age_s": backup.max_proven_age_s if backup else MAX_PROVEN_AGE_S,
         "schedule": schedule(runner),
-        "due_by": _due_by(held["newest"], backup),
+        "due_by": _due_by(held["newest"], backup.max_age_s) if backup else "",
         "targets": held["targets"],
         "generations": held["generations"],
         "lease": held_by(config.lease_file),
         "unfinished_restore": restoring["id"] if restoring and restoring["open"] else None,
         "running_restore": held_by(config.run_dir / "restore.lease") is not None,
         "held_units": SystemdService(config, clock=clock).held(),
+        "verification": verify.status(config, clock),
     }
     reasons = judge(facts)
     return {"result": worst(reasons), "reasons": reasons, **facts}
@@ -92,9 +100,12 @@ def judge(facts: Mapping[str, Any]) -> list[dict[str, str]]:
     elif facts["held_units"]:
         text = f"{', '.join(facts['held_units'])} cannot start, although no restore is unfinished"
         say(FAILED, "units_held", f"{text}: remove {UNIT_DIR}/UNIT.d/{HOLD_FILE} and run systemctl daemon-reload")
-    _judge_last_backup(facts, say)
-    _judge_targets(facts["targets"], facts["newest"], say)
-    _judge_ages(facts, say)
+    if facts["makes_backups"]:
+        _judge_last_backup(facts, say)
+        _judge_targets(facts["targets"], facts["newest"], say)
+        _judge_ages(facts, say)
+    if facts["verification"]:
+        _judge_verification(facts["verification"], facts["max_age_s"], say)
     return sorted(reasons, key=lambda reason: -_WORST_LAST.index(reason["severity"]))
 
 
@@ -137,6 +148,20 @@ def _judge_ages(facts: Mapping[str, Any], say: Callable[[str, str, str], None]) 
         say(DEGRADED, "never_proven", "no generation has ever been proven by restoring it on another machine")
 
 
+def _judge_verification(found: Mapping[str, Any], most_s: float, say: Callable[[str, str, str], None]) -> None:
+    if found["result"] == "never":
+        say(DEGRADED, "never_verified", "this verifier has never proven anything")
+        return
+    for item in found["failed"]:
+        text = f"generation {item['generation']} of {item['host']} failed its proof: {item['error']['message']}"
+        say(FAILED, f"proof_failed_{item['generation']}", text)
+    if found["result"] != OK and not found["failed"]:
+        problems = "; ".join(found["problems"]) or "see fluxmaint journal --operation verify"
+        say(DEGRADED, "verification_degraded", f"the last verification ended as {found['result']}: {problems}")
+    if found["age_s"] > most_s:
+        say(OVERDUE, "verifier_silent", f"this verifier has last proven something {duration_text(found['age_s'])} ago")
+
+
 def schedule(runner: Runner = run) -> list[dict[str, str]]:
     """When systemd will make the next generations: `kind` and `at`, soonest first; empty where nothing is scheduled."""
     command = ["systemctl", "list-timers", "--all", "--output=json", "--", _TIMERS]
@@ -157,9 +182,9 @@ def _age_s(generation: str, now: datetime) -> int | None:
     return round((now - layout.id_time(generation)).total_seconds()) if generation else None
 
 
-def _due_by(newest: str, backup: Backup) -> str:
+def _due_by(newest: str, most_s: float) -> str:
     """When the newest generation becomes too old; empty when there is none."""
-    return utc_text(layout.id_time(newest) + timedelta(seconds=backup.max_age_s)) if newest else ""
+    return utc_text(layout.id_time(newest) + timedelta(seconds=most_s)) if newest else ""
 
 
 def text(facts: Mapping[str, Any]) -> str:
@@ -167,6 +192,10 @@ def text(facts: Mapping[str, Any]) -> str:
     now = parse_utc(facts["time"])
     lines = [f"{facts['service']} on {facts['host']}: {facts['result'].upper()}"]
     lines += [f"  {reason['severity']}: {reason['text']}" for reason in facts["reasons"]]
+    if facts["verification"]:
+        lines.append(f"verification   {_verification(facts['verification'])}")
+    if not facts["makes_backups"]:
+        return "\n".join([*lines, f"lease          {_lease(facts['lease'])}"])
     last, lease = facts["last_backup"], facts["lease"]
     proven = "never"
     if facts["newest_proven"]:
@@ -190,6 +219,11 @@ def text(facts: Mapping[str, Any]) -> str:
 def _upcoming(item: Mapping[str, str], now: datetime) -> str:
     left = (parse_utc(item["at"]) - now).total_seconds()
     return f"{item['kind']} {item['at']} ({'in ' + duration_text(left) if left >= 0 else 'due now'})"
+
+
+def _verification(found: Mapping[str, Any]) -> str:
+    ended = f", {found['finished_at']}, {duration_text(found['age_s'])} ago" if "finished_at" in found else ""
+    return f"{found['result']}{ended}"
 
 
 def _lease(lease: Mapping[str, Any] | None) -> str:

@@ -48,12 +48,29 @@ def facts(**changes: Any) -> dict[str, Any]:
         "unfinished_restore": None,
         "running_restore": False,
         "held_units": [],
+        "makes_backups": True,
+        "verification": None,
         **changes,
     }
 
 
 def target(**changes: Any) -> dict[str, Any]:
     return {"offsite": {**facts()["targets"]["offsite"], **changes}, "local": facts()["targets"]["local"]}
+
+
+FAILED_PROOF = {"host": "production", "generation": OLDER, "error": {"message": "damaged"}}
+
+
+def run(**changes: Any) -> dict[str, Any]:
+    """What a verifier has found."""
+    found = {"result": "ok", "finished_at": "2026-11-23T04:10:00Z", "age_s": 6600, "failed": [], "problems": []}
+    return {**found, **changes}
+
+
+def test_a_verifier_that_makes_no_backups_is_judged_by_its_proofs_alone() -> None:
+    seen = facts(makes_backups=False, last_backup=None, targets={}, newest="", newest_proven="", verification=run())
+    assert backup_status.judge(seen) == []
+    assert "verification   ok, 2026-11-23T04:10:00Z, 110 min ago" in backup_status.text(seen)
 
 
 def test_all_well_has_no_reason() -> None:
@@ -77,6 +94,10 @@ def test_all_well_has_no_reason() -> None:
         ({"unfinished_restore": "r1"}, "failed", "restore_unfinished"),
         ({"unfinished_restore": "r1", "running_restore": True}, "degraded", "restore_running"),
         ({"held_units": ["a.service"]}, "failed", "units_held"),
+        ({"verification": {"result": "never"}}, "degraded", "never_verified"),
+        ({"verification": run(failed=[FAILED_PROOF], result="failed")}, "failed", f"proof_failed_{OLDER}"),
+        ({"verification": run(result="degraded", problems=["x"])}, "degraded", "verification_degraded"),
+        ({"verification": run(age_s=27 * 3600)}, "overdue", "verifier_silent"),
     ],
 )
 def test_each_trouble_has_its_word_and_its_code(changes: dict[str, Any], word: str, code: str) -> None:
