@@ -20,7 +20,7 @@ import pytest
 from fluxmaint.backup import overview, proof, verify
 from fluxmaint.core.clock import Clock, utc_text
 from fluxmaint.core.config import load
-from fluxmaint.core.errors import ConfigError, InputError, LeaseError, PreconditionError
+from fluxmaint.core.errors import ConfigError, InputError, LeaseError, PreconditionError, StoreError
 from fluxmaint.core.journal import Journal
 from fluxmaint.core.lease import Lease
 from fluxmaint.store.base import AccessDenied
@@ -199,14 +199,24 @@ def test_a_forged_generation_does_not_hide_the_true_newest(world: World, verifie
     assert report["exit_code"] == 5
 
 
-def test_an_object_that_cannot_be_read_does_not_hide_the_next(world: World, verifier: Verifier) -> None:
+def test_a_generation_that_cannot_be_read_does_not_hide_the_next(
+    world: World, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     older, newest = history(world, 2)
-    commit = place(world, newest) / "COMMIT"
-    commit.chmod(0o600)
-    commit.write_bytes(b"x" * 5000)
+    really = verify.open_generation
+
+    def away(store: Any, service: str, host: str, generation: str, **options: Any) -> Any:
+        if generation == newest:
+            raise StoreError("the store ends the connection", subject=generation)
+        return really(store, service, host, generation, **options)
+
+    monkeypatch.setattr(verify, "open_generation", away)
     report = verifier.run(older=0)
     assert results(report) == [(newest, "unreachable"), (older, "proven")]
     assert report["exit_code"] == 6
+    # With the store away as a whole, one attempt is enough.
+    monkeypatch.setattr(verify._Origin, "_answers", lambda _self: False)
+    assert results(verifier.run(older=0, clock=Later(minutes=1))) == [(newest, "unreachable")]
 
 
 def test_one_host_that_fails_does_not_stop_the_others(world: World, verifier: Verifier) -> None:
