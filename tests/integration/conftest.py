@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.seaweed import BUCKET, PROOFS_ALONE, ObjectStore
+from tests.lab.bucket import policy
+from tests.support.seaweed import BUCKET, ObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +26,7 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
         client.put_object_lock_configuration(
             Bucket=BUCKET, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
         )
-        policy = {"Version": "2012-10-17", "Statement": [PROOFS_ALONE]}
-        client.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(policy))
+        client.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(policy(BUCKET)))
         yield server
     finally:
         server.stop()

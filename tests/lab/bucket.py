@@ -25,6 +25,7 @@ READY_TIMEOUT_S = 90
 # How SeaweedFS spells the identity `uploader` in policies.
 UPLOADER = "arn:aws:iam::000000000000:user/uploader"
 PROVER = "arn:aws:iam::000000000000:user/prover"
+PRUNER = "arn:aws:iam::000000000000:user/pruner"
 DENIED_TO_UPLOADER = (
     "s3:DeleteObject",
     "s3:DeleteObjectVersion",
@@ -35,6 +36,16 @@ DENIED_TO_UPLOADER = (
     "s3:PutBucketObjectLockConfiguration",
     "s3:PutLifecycleConfiguration",
     "s3:BypassGovernanceRetention",
+)
+
+
+DENIED_TO_PRUNER = (
+    "s3:DeleteBucket",
+    "s3:PutBucketPolicy",
+    "s3:DeleteBucketPolicy",
+    "s3:PutBucketVersioning",
+    "s3:PutBucketObjectLockConfiguration",
+    "s3:PutLifecycleConfiguration",
 )
 
 
@@ -72,7 +83,7 @@ def wait_until_ready(s3: Any) -> list[str]:
 
 
 def policy(bucket: str) -> dict[str, object]:
-    """The bucket's policy: the uploader adds and reads, and removes nothing; the prover adds proofs alone."""
+    """The bucket's policy: the uploader removes nothing, the prover adds proofs alone, the pruner adds nothing."""
     resource = f"arn:aws:s3:::{bucket}"
     return {
         "Version": "2012-10-17",
@@ -83,6 +94,20 @@ def policy(bucket: str) -> dict[str, object]:
                 "Principal": {"AWS": [UPLOADER]},
                 "Action": list(DENIED_TO_UPLOADER),
                 "Resource": [resource, f"{resource}/*"],
+            },
+            {
+                "Sid": "PrunerAddsNothing",
+                "Effect": "Deny",
+                "Principal": {"AWS": [PRUNER]},
+                "Action": list(DENIED_TO_PRUNER),
+                "Resource": [resource],
+            },
+            {
+                "Sid": "PrunerAddsNoObject",
+                "Effect": "Deny",
+                "Principal": {"AWS": [PRUNER]},
+                "Action": ["s3:PutObject", "s3:BypassGovernanceRetention"],
+                "Resource": [f"{resource}/*"],
             },
             {
                 "Sid": "ProverAddsProofs",

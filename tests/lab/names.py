@@ -30,7 +30,7 @@ LABEL = "org.fluxhero.maintenance.lab"
 S3_ENDPOINT = "http://store:8333"
 BUCKET = "fluxhero-backups"
 AGE_IDENTITIES = ("operator", "escrow", "verifier")
-S3_IDENTITIES = ("admin", "uploader", "reader", "prover")
+S3_IDENTITIES = ("admin", "uploader", "reader", "prover", "pruner")
 
 
 def bin_path(tool: str) -> str:

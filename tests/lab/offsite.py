@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SABOTAGES = ("flip", "uncommit", "signature", "identity")
+FILER_PORT = 8888
 SIGNATURE_NAMESPACE = "fluxmaint-manifest"
 TUNNEL_TIMEOUT_S = 15
 
@@ -83,12 +85,24 @@ class Offsite:
         return bytes(body.read())
 
     def write(self, name: str, data: bytes) -> None:
-        """Put another content in the place of an object."""
+        """Put another content in the place of an object, so that the one before is gone."""
         self._client.put_object(Bucket=self._bucket, Key=f"{self.prefix}/{name}", Body=data)
+        self._destroy(name, keep_newest=True)
 
     def remove(self, name: str) -> None:
         """Take an object away."""
-        self._client.delete_object(Bucket=self._bucket, Key=f"{self.prefix}/{name}")
+        self._destroy(name, keep_newest=False)
+
+    def _destroy(self, name: str, *, keep_newest: bool) -> None:
+        """Remove versions below the object lock: on the store's own host, which no key of the bucket leads to."""
+        key = f"{self.prefix}/{name}"
+        versions = self._client.list_object_versions(Bucket=self._bucket, Prefix=key)["Versions"]
+        with tunnel("store", FILER_PORT) as port:
+            for version in versions:
+                if version["Key"] == key and not (keep_newest and version["IsLatest"]):
+                    place = f"/buckets/{self._bucket}/{key}.versions/v_{version['VersionId']}"
+                    request = urllib.request.Request(f"http://127.0.0.1:{port}{place}", method="DELETE")
+                    urllib.request.urlopen(request, timeout=10).close()
 
     def manifest(self) -> dict[str, Any]:
         """The generation's manifest."""

@@ -21,16 +21,8 @@ IDENTITIES = {
     "admin": ["Admin", "Read", "Write", "List", "Tagging"],
     "uploader": ["Read", "Write", "List"],
     "reader": ["Read", "List"],
-    "prover": [],  # what `PROOFS_ALONE` allows
-}
-
-# A verifier adds proofs with this identity, and can do nothing else with it.
-PROOFS_ALONE = {
-    "Sid": "ProverAddsProofs",
-    "Effect": "Allow",
-    "Principal": {"AWS": ["arn:aws:iam::000000000000:user/prover"]},
-    "Action": ["s3:PutObject"],
-    "Resource": [f"arn:aws:s3:::{BUCKET}/*/proofs/*"],
+    "prover": [],  # what the bucket's policy allows
+    "pruner": ["Read", "Write", "List"],
 }
 
 

@@ -441,7 +441,11 @@ class _Run:
     def _uploads(self, store_now: datetime) -> dict[str, int]:
         """Uploads that nobody will end."""
         grace = timedelta(days=self.policy.orphan_grace_days)
-        found = list(self.store.unfinished(layout.base(self.service, self.host)))
+        try:
+            found = list(self.store.unfinished(layout.base(self.service, self.host)))
+        except AccessDenied as error:
+            self.problems.append(f"unfinished uploads cannot be listed: {error}")
+            found = []
         old = [upload for upload in found if store_now - upload.started > grace]
         for upload in old:
             self.step("abort_upload", object=upload.key, target=self.store.name)
