@@ -26,14 +26,16 @@ def _verify(context: Context) -> Answer:
     if options.sweep:
         left = proof.sweep(config.require_verify().work_dir, context.clock)
         return Answer({"removed": left}, "\n".join(f"removed {path}" for path in left) or "nothing was left")
-    report = verify.run(
-        config,
-        hosts=options.host,
-        generation=options.generation,
-        older=options.older,
-        seed=options.seed,
-        stopped=context.stopped,
-        clock=context.clock,
-        journal=context.journal(config),
-    )
+    with context.progress("verify") as progress:
+        report = verify.run(
+            config,
+            hosts=options.host,
+            generation=options.generation,
+            older=options.older,
+            seed=options.seed,
+            stopped=context.stopped,
+            clock=context.clock,
+            journal=context.journal(config),
+            progress=progress,
+        )
     return Answer(report, verify.text(report), int(report["exit_code"]))

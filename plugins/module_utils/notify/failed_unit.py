@@ -18,6 +18,9 @@ _LINES = 40
 _PROPERTIES = ("Result", "ExecMainStatus", "InvocationID", "Description")
 _SAYS = "fluxmaint: "  # how the last word of a failing fluxmaint begins
 
+# What an exit status of fluxmaint means where it has said nothing else.
+_MEANING = {"3": "degraded: something was done, something was not", "4": "another operation holds the lease"}
+
 Runner = Callable[..., Completed]
 
 
@@ -33,6 +36,7 @@ def describe(config: Config, unit: str, *, clock: Clock | None = None, runner: R
         lines = [f"the log of {unit} cannot be read: {error.message}"]
     result, status = known.get("Result", "unknown"), known.get("ExecMainStatus", "")
     said = next((line[len(_SAYS) :] for line in reversed(lines) if line.startswith(_SAYS)), "")
+    said = said or _MEANING.get(status, "")
     ended = f"{unit} failed ({result}{', exit status ' + status if status not in ('', '0') else ''})"
     details: dict[str, Any] = {"exit_status": int(status) if status.isdigit() else None}
     return Event(

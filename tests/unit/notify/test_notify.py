@@ -231,6 +231,14 @@ def test_a_failed_unit_is_described_by_systemd(config: configuration.Config) -> 
     assert "_SYSTEMD_INVOCATION_ID=abc123" in asked[1]
 
 
+def test_a_degraded_run_that_says_nothing_more_is_called_degraded(config: configuration.Config) -> None:
+    def runner(command: list[str], **_options: Any) -> Any:
+        return SimpleNamespace(text="Result=exit-code\nExecMainStatus=3\n" if command[0] == "systemctl" else "")
+
+    told = failed_unit.describe(config, "a.service", runner=runner)
+    assert told.message == "a.service failed (exit-code, exit status 3): degraded: something was done, something was not"
+
+
 def test_a_unit_that_nothing_is_known_of_is_told_all_the_same(config: configuration.Config) -> None:
     def runner(*_arguments: Any, **_options: Any) -> Any:
         raise PreconditionError("the command systemctl is not installed")
