@@ -20,7 +20,14 @@ import pytest
 from fluxmaint.backup import overview, proof, verify
 from fluxmaint.core.clock import Clock, utc_text
 from fluxmaint.core.config import load
-from fluxmaint.core.errors import ConfigError, InputError, LeaseError, PreconditionError, StoreError
+from fluxmaint.core.errors import (
+    ConfigError,
+    InputError,
+    IntegrityError,
+    LeaseError,
+    PreconditionError,
+    StoreError,
+)
 from fluxmaint.core.journal import Journal
 from fluxmaint.core.lease import Lease
 from fluxmaint.store.base import AccessDenied
@@ -217,6 +224,15 @@ def test_a_generation_that_cannot_be_read_does_not_hide_the_next(
     # With the store away as a whole, one attempt is enough.
     monkeypatch.setattr(verify._Origin, "_answers", lambda _self: False)
     assert results(verifier.run(older=0, clock=Later(minutes=1))) == [(newest, "unreachable")]
+
+
+def test_what_fails_because_the_process_ends_says_nothing(world: World, verifier: Verifier) -> None:
+    """SQLite turns the exception of a signal into an error of its own."""
+    [identity] = history(world, 1)
+    damage(world, identity)
+    with pytest.raises(IntegrityError):
+        verifier.run(stopped=lambda: True)
+    assert verifier.status()["result"] == "never"
 
 
 def test_one_host_that_fails_does_not_stop_the_others(world: World, verifier: Verifier) -> None:
