@@ -31,6 +31,7 @@ from ..core.errors import (
 from ..core.fsio import read_json, write_json
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
+from ..core.progress import Report
 from ..core.run import require_tool
 from ..core.run import run as run_command
 from ..store.base import Store
@@ -42,7 +43,6 @@ FORMAT = 1
 PROVEN, FAILED, UNREADABLE, UNREACHABLE, UNFINISHED = "proven", "failed", "unreadable", "unreachable", "unfinished"
 # An id further ahead than any clock may be wrong: nobody has made it honestly.
 _AHEAD = timedelta(days=1)
-Progress = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def run(
     stopped: Callable[[], bool] = lambda: False,
     clock: Clock | None = None,
     journal: Journal | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> dict[str, Any]:
     """Prove generations of every configured host; the failure of one does not stop the others.
 
@@ -161,7 +161,7 @@ class _Verification:
         stopped: Callable[[], bool],
         clock: Clock,
         journal: Journal | None,
-        progress: Progress | None,
+        progress: Report | None,
     ) -> None:
         self.config = config
         self.settings = settings
