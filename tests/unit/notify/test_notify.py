@@ -236,7 +236,7 @@ def test_a_degraded_run_that_says_nothing_more_is_called_degraded(config: config
         return SimpleNamespace(text="Result=exit-code\nExecMainStatus=3\n" if command[0] == "systemctl" else "")
 
     told = failed_unit.describe(config, "a.service", runner=runner)
-    assert told.message == "a.service failed (exit-code, exit status 3): degraded: something was done, something was not"
+    assert told.message.endswith("exit status 3): degraded: something was done, something was not")
 
 
 def test_a_unit_that_nothing_is_known_of_is_told_all_the_same(config: configuration.Config) -> None:
