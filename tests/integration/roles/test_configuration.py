@@ -35,13 +35,30 @@ PLAYBOOK = """
         - {name: config.json, content: "{{ __agent_config }}"}
         - {name: config.d/backup.json, content: {backup: "{{ __backup_section }}"}}
 """
+VERIFIER = """
+- hosts: verifier
+  gather_facts: false
+  connection: local
+  roles:
+    - {role: fluxhero.maintenance.agent, tags: never}
+    - {role: fluxhero.maintenance.backup_verify, tags: never}
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{ item.content | to_json }}"
+        dest: "{{ directory }}/{{ item.name }}"
+        mode: "0600"
+      loop:
+        - {name: config.json, content: "{{ __agent_config }}"}
+        - {name: config.d/verify.json, content: {verify: "{{ __backup_verify_section }}"}}
+        - {name: names, content: "{{ __backup_verify_names }}"}
+"""
 
 
-def rendered(directory: Path, **variables: Any) -> configuration.Config:
-    """The configuration of the example's production host, with some variables set."""
+def rendered(directory: Path, play: str = PLAYBOOK, **variables: Any) -> configuration.Config:
+    """The configuration of the example's production host, or of that in another play, with some variables set."""
     (directory / "config.d").mkdir(parents=True)
     playbook = directory / "render.yml"
-    playbook.write_text(PLAYBOOK)
+    playbook.write_text(play)
     vault = yaml.safe_load((EXAMPLE / "group_vars" / "all" / "vault.yml.example").read_text())
     values = {**dict.fromkeys(vault, "filled-in"), "directory": str(directory), **variables}
     played = subprocess.run(
@@ -106,3 +123,23 @@ def test_one_variable_is_enough(tmp_path: Path, variables: dict[str, Any], what:
         assert "frontend" not in (tmp_path / "own" / "config.json").read_text().replace('"frontend": null', ""), what
     else:
         assert config.cache is None and config.health.websocket is None, what
+
+
+def test_a_verifier_reads_with_one_key_and_writes_proofs_with_another(tmp_path: Path) -> None:
+    other = {"service": "other", "host": "elsewhere"}
+    config = rendered(tmp_path / "verifier", VERIFIER, backup_verify_others=[other])
+    verify = config.require_verify()
+    assert isinstance(verify.target, configuration.TargetS3)
+    keys = Path("/etc/fluxmaint/keys")
+    assert (verify.target.name, verify.target.credentials_file) == ("offsite", keys / "verifier.json")
+    assert verify.proof_credentials_file == keys / "verifier-proofs.json"
+    assert (verify.identity_file, verify.signing_key_file) == (keys / "verifier.key", keys / "verifier_ed25519")
+    assert verify.verifier == "staging"
+    assert [(item.service, item.host, item.signer) for item in verify.origins] == [
+        ("fluxhero", "production", "fluxhero@production"),
+        ("other", "elsewhere", "other@elsewhere"),
+    ]
+    assert json.loads((tmp_path / "verifier" / "names").read_text()) == ["fluxhero@staging", "other@staging"]
+    alone = rendered(tmp_path / "alone", VERIFIER, backup_verify_proof_credentials={}, backup_verify_older=3)
+    assert alone.require_verify().proof_credentials_file is None
+    assert (alone.require_verify().older, len(alone.require_verify().origins)) == (3, 1)
