@@ -51,6 +51,7 @@ class S3Store(Store):
         name: the target's name in the configuration.
         endpoint: URL of the service; plain `http` is meant for closed networks only.
         credentials_file: JSON with `access_key` and `secret_key`, not readable by others.
+        credentials: the two themselves, where there is no such file.
         lock_days: days for which each new object is locked; 0 leaves that to the bucket's default.
         write_credentials_file: of the same form, used for writing alone, when the first may only read.
         bandwidth_limit_bytes_s: most bytes a second while storing, in each direction; 0 is no limit.
@@ -64,7 +65,8 @@ class S3Store(Store):
         endpoint: str,
         region: str,
         bucket: str,
-        credentials_file: Path,
+        credentials_file: Path | None = None,
+        credentials: tuple[str, str] = ("", ""),
         prefix: str = "",
         lock_days: int = 0,
         write_credentials_file: Path | None = None,
@@ -84,7 +86,9 @@ class S3Store(Store):
         self._down = Throttle(bandwidth_limit_bytes_s, self._clock)
         self._boto = _Boto()
         limits = (connect_timeout_s, read_timeout_s, retries)
-        self._client = self._boto.client(endpoint, region, _credentials(credentials_file), *limits)
+        if credentials_file is not None:
+            credentials = _credentials(credentials_file)
+        self._client = self._boto.client(endpoint, region, credentials, *limits)
         self._writer = self._client
         if write_credentials_file is not None:
             self._writer = self._boto.client(endpoint, region, _credentials(write_credentials_file), *limits)

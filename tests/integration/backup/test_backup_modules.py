@@ -6,15 +6,29 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fluxmaint.backup import proof
+from fluxmaint.core.clock import Clock
 
+from tests.support.seaweed import ObjectStore
 from tests.support.world import CANARY, World
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PACKAGE = "ansible_collections.fluxhero.maintenance.plugins.modules"
+
+
+class Ago(Clock):
+    """The system's clock, some days ago."""
+
+    def __init__(self, days: int) -> None:
+        self._days = timedelta(days=days)
+
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc) - self._days
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +114,49 @@ def test_no_target_reachable_is_a_failure(world: World, collections: Path) -> No
     listed = run(collections, "backup_generation_info", config_file=str(world.config_file))
     assert listed["failed"]
     assert "no target can be reached" in listed["msg"]
+
+
+def test_a_bucket_is_pruned_from_elsewhere(
+    world: World, collections: Path, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    """What is due is locked: a day's retention is the bucket's default."""
+    targets = [object_store.target("prune-module"), world.target()]
+    made = [world.create(targets=targets, clock=Ago(days))["id"] for days in (32, 31, 0)]
+    store = {key: targets[0][key] for key in ("name", "endpoint", "bucket", "prefix")}
+    keys = json.loads(object_store.credentials_file("pruner").read_text())
+    (tmp_path / "journal").mkdir()
+    arguments = {
+        **store,
+        **keys,
+        "service": "fluxhero",
+        "host": "production",
+        "signer": "fluxhero@production",
+        "allowed_signers_file": str(world.keys / "allowed_signers"),
+        "elsewhere": {"local": made},
+        "retention": {"keep_days": 1, "keep_weekly": 0, "keep_monthly": 0},
+        "journal_file": str(tmp_path / "journal/journal.jsonl"),
+    }
+    unproven = run(collections, "backup_prune", **arguments)
+    assert (unproven["failed"], unproven["changed"], unproven["result"]) == (False, False, "ok")
+    assert "no newer generation is proven and held by two targets" in unproven["table"]
+    proof.prove(
+        world.open("offsite"),
+        "fluxhero",
+        "production",
+        made[2],
+        **world.reading(),
+        work_dir=tmp_path / "work",
+        verifier="staging",
+        signing_key_file=world.keys / "verifier_ed25519",
+    )
+    alone = run(collections, "backup_prune", check=True, **{**arguments, "elsewhere": {"local": made[:2]}})
+    assert alone["locked"] == [], "the proven one is held by one target of two"
+    pruned = run(collections, "backup_prune", **arguments)
+    assert [item["id"] for item in pruned["locked"]] == made[1::-1]
+    assert (pruned["changed"], pruned["deleted"]) == (False, [])
+    assert keys["secret_key"] not in json.dumps(pruned)
+    assert "prune" in (tmp_path / "journal/journal.jsonl").read_text()
+    bad = run(collections, "backup_prune", **{**arguments, "retention": {"keep_days": 0, "keep": 1}})
+    assert bad["failed"]
+    assert "retention.keep_days" in bad["msg"]
+    assert "retention.keep is not" in bad["msg"]
