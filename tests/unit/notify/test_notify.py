@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from fluxmaint.core import config as configuration
 from fluxmaint.core.clock import Clock
-from fluxmaint.core.errors import EngineError, PreconditionError
+from fluxmaint.core.errors import EngineError, InputError, PreconditionError
 from fluxmaint.core.journal import Journal
 from fluxmaint.notify import failed_unit, hooks, ping, watch
 from fluxmaint.notify.event import Event, known_secrets, redact
@@ -122,6 +122,7 @@ def test_a_bad_hook_is_told_and_the_next_one_still_runs(
     told = tell(config)
     assert told["result"] == "degraded"
     assert said in told["hooks"][0]["message"]
+    assert told["hooks"][0]["duration_s"] < 20
     assert told["hooks"][1]["ok"]
     assert (tmp_path / "got").exists()
     assert Journal(config.journal_file).read("notify")[0]["result"] == "degraded"
@@ -199,7 +200,7 @@ def test_a_ping_that_is_not_heard_is_tried_again_and_never_tells_its_address(
     assert "uuid-1234" not in json.dumps(caught.value.as_dict())
 
 
-ODD = ["http://127.0.0.1:1/", "http://nowhere.invalid/", "http://[", "http://a b/", "file:///etc/"]
+ODD = ["http://127.0.0.1:1/", "http://nowhere.invalid/", "http://[", "http://a b/", "http://127.0.0.1/a ", "file:///etc/"]
 
 
 @pytest.mark.parametrize("url", [*(start + "uuid-1234" for start in ODD), 5, ["uuid-1234"]])
@@ -208,6 +209,13 @@ def test_no_kind_of_failure_tells_the_address(config: configuration.Config, url:
     with pytest.raises(EngineError) as caught:
         ping.ping(config, "backup", clock=Impatient())
     assert "uuid-1234" not in str(caught.value) + json.dumps(caught.value.as_dict())
+
+
+def test_only_web_addresses_are_asked(config: configuration.Config, tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    address(config, f"file://{tmp_path}/there")
+    with pytest.raises(InputError, match="has no http or https address for backup"):
+        ping.ping(config, "backup", clock=Impatient())
 
 
 def test_an_address_that_others_can_read_is_refused(config: configuration.Config, listener: Any) -> None:
