@@ -15,7 +15,7 @@ from fluxmaint.core.errors import PreconditionError
 
 @pytest.fixture(scope="module")
 def keys() -> list[str]:
-    made = [subprocess.run(["age-keygen"], capture_output=True, text=True, check=True).stdout for _ in range(20)]
+    made = [subprocess.run(["age-keygen"], capture_output=True, text=True, check=True).stdout for _unused in range(20)]
     return [text.split("public key: ")[1].splitlines()[0] for text in made]
 
 
