@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.scene import EngineServer
 from tests.integration.conftest import object_store  # noqa: F401 - a fixture
+from tests.integration.restore.conftest import new_world  # noqa: F401 - a fixture
 
 # Services with a database, which the tests of single layers use too.
 for directory in ("restore", "sqlite"):

@@ -37,9 +37,11 @@ class Invariants:
         self._data: dict[str, str] = {}
         self.watch()
 
-    def watch(self) -> None:
+    def watch(self, *, proofs: bool = True) -> None:
         """The service's data is now as it has to stay; remember the newest proven generation of each target."""
         self._data = self._digests()
+        if not proofs:
+            return
         for target in self.scene.targets:
             found = self._newest_proven(target["name"])
             if found:
@@ -48,6 +50,7 @@ class Invariants:
 
     def hold(self, *ran: Ran, away: tuple[str, ...] = ()) -> None:
         """Everything at once, after these commands. Targets that are `away` cannot be asked."""
+        assert self._proven, "nothing is proven, so that losing it would not be noticed"
         self.data_is_untouched()
         self.newest_proven_restores(away)
         for one in ran:
@@ -155,8 +158,9 @@ class Invariants:
             for item in listed:
                 if item.state == "committed":
                     self._require_whole(target["name"], item.id)
-        if self.scene.journal.exists():
-            Journal(self.scene.journal).verify()
+        for file in (self.scene.journal, self.scene.verifier_journal):
+            if file.exists():
+                Journal(file).verify()
 
     def _require_whole(self, target: str, identity: str) -> None:
         if (target, identity) not in self._whole:
@@ -164,7 +168,8 @@ class Invariants:
             self._whole.add((target, identity))
 
     def _journal(self, operation: str) -> list[dict[str, Any]]:
-        return Journal(self.scene.journal).read(operation) if self.scene.journal.exists() else []
+        file = self.scene.verifier_journal if operation == "prove" else self.scene.journal
+        return Journal(file).read(operation) if file.exists() else []
 
     # ---- 4
 
@@ -179,6 +184,7 @@ class Invariants:
         self.scene.said.clear()
         top = self.scene.world.top
         kept = [self.scene.journal, self.scene.world.config_file, *_files(top / "state/evidence"), *_files(top / "run")]
+        kept += [self.scene.verifier_journal, *_files(self.scene.verifier / "evidence")]
         _require_nowhere(secrets, kept)
 
     # ---- 5

@@ -25,6 +25,8 @@ from tests.support.world import CANARY, World, build
 PROJECT = Path(__file__).resolve().parents[2]
 # A row that only the database holds: found elsewhere, data lies around in plain.
 PLAIN = "PLAIN-ROW-77c1e2"
+# Whoever knows the address to ping can keep the alarm from being raised.
+PING = "http://127.0.0.1:9/ping/canary-b2e91c05"
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,11 @@ class Scene:
         with sqlite3.connect(self.world.database) as connection:
             connection.execute("INSERT INTO trades(timestamp, symbol, pnl) VALUES ('2026-01-01', ?, 1)", (PLAIN,))
         connection.close()
-        self.changes = changes
-        self.world.config(**changes)
+        self.ping_file = top / "keys" / "ping.json"
+        self.ping_file.write_text(json.dumps({"backup": PING, "verify": PING}))
+        self.ping_file.chmod(0o600)
+        self.world.document["notify"] = {"ping_file": str(self.ping_file), "hooks_dir": str(top / "hooks.d")}
+        self.configure(**changes)
 
     @property
     def journal(self) -> Path:
@@ -127,8 +132,23 @@ class Scene:
 
     def configure(self, **changes: Any) -> None:
         """Write the configuration again, with other changes of the section backup."""
-        self.changes = changes
         self.world.config(**changes)
+        document = json.loads(self.world.config_file.read_text())
+        document.update(host="staging", state_dir=str(self.verifier), run_dir=str(self.verifier / "run"))
+        document["backup"].update(
+            signing_key_file=str(self.world.keys / "verifier_ed25519"), signer="fluxhero@staging"
+        )
+        self.verifier.mkdir(exist_ok=True)
+        (self.verifier / "config.json").write_text(json.dumps(document))
+
+    @property
+    def verifier(self) -> Path:
+        """State and configuration of the other host, which proves what this one has made."""
+        return self.world.top / "verifier"
+
+    @property
+    def verifier_journal(self) -> Path:
+        return self.verifier / "journal.jsonl"
 
     @property
     def targets(self) -> list[dict[str, Any]]:
@@ -139,7 +159,7 @@ class Scene:
 
     def secrets(self) -> dict[str, str]:
         """What must never be seen, by what it is."""
-        found = {"the service's token": CANARY}
+        found = {"the service's token": CANARY, "the address to ping": PING.rpartition("/")[2]}
         for key in self.world.keys.glob("*.key"):
             found[f"identity {key.name}"] = key.read_text().strip().splitlines()[-1]
         for key in self.world.keys.glob("*_ed25519"):
@@ -152,8 +172,8 @@ class Scene:
         return found
 
     def request(self, *words: str | Path, **options: Any) -> dict[str, Any]:
-        """A command for the server; `options` are `at`, `fault`, `clock_offset_s`, `uid`, `environ`."""
-        argv = [*map(str, words), "--json", "--config", str(self.world.config_file)]
+        """A command for the server; `options` are `at`, `fault`, `clock_offset_s`, `uid`, `environ`, `config`."""
+        argv = [*map(str, words), "--json", "--config", str(options.pop("config", self.world.config_file))]
         environ = {"TMPDIR": str(self.temporary), **options.pop("environ", {})}
         return {"argv": argv, "environ": environ, **options}
 
@@ -170,10 +190,14 @@ class Scene:
     def backup(self, **options: Any) -> Ran:
         return self.run("backup", **options)
 
-    def prove(self, target: str, generation: str = "latest", **options: Any) -> Ran:
+    def proving(self, target: str, generation: str = "latest", *words: str | Path, **options: Any) -> dict[str, Any]:
+        """The request of a proof by the other host: one by the host itself would not count."""
         identity = self.world.keys / "operator.key"
-        words = ("prove", "--target", target, "--identity", identity, "--generation", generation)
-        return self.run(*words, **options)
+        known = ("prove", "--host", "production", "--target", target, "--identity", identity)
+        return self.request(*known, "--generation", generation, *words, config=self.verifier / "config.json", **options)
+
+    def prove(self, target: str, generation: str = "latest", *words: str | Path, **options: Any) -> Ran:
+        return self.run_together(self.proving(target, generation, *words, **options))[0]
 
     def change(self, mark: str) -> None:
         """The service goes on: rows, and new content in its cache."""

@@ -99,9 +99,8 @@ def test_instances_started_at_the_same_time(scene: Scene, command: str) -> None:
     watch = Invariants(scene)
     codes: Counter[int] = Counter()
     for _unused in range(5):
-        identity = scene.world.keys / "operator.key"
-        words = ("backup",) if command == "backup" else ("prove", "--target", "near", "--identity", identity)
-        ran = scene.run_together(*(scene.request(*words) for _number in range(3)))
+        each = [scene.request("backup") if command == "backup" else scene.proving("near") for _number in range(3)]
+        ran = scene.run_together(*each)
         codes.update(one.code for one in ran)
         assert any(one.code == 0 for one in ran), [one.out for one in ran]
         watch.hold_after_next_run(*ran)

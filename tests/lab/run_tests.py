@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 JUNIT = names.LOGS / "junit"
 STATIC = ("ruff", "mypy", "yamllint", "ansible-lint")
-COMPUTING = (*STATIC, "sanity", "unit", "integration", "sample")
+COMPUTING = (*STATIC, "sanity", "unit", "integration", "faults", "sample")
 ALL = (*COMPUTING, "molecule", "sabotage", "drill")
 FAILURE_LINES = 40
 
@@ -193,6 +193,8 @@ def run_computing(runner: Runner, wanted: Sequence[str]) -> None:
         run_sanity(runner)
     if "integration" in wanted:
         runner.pytest("integration", "tests/integration")
+    if "faults" in wanted:
+        runner.pytest("faults", "tests/faults")
     if "sample" in wanted:
         run_sample(runner)
 

@@ -17,7 +17,7 @@ import pytest
 from fluxmaint.backup.restore_plan import BACK, FORWARD
 from restore_world import NEW_ENV, OLD_ENV, World
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parents[1] / "integration" / "restore"
 COMPANION = {"wal": ["0-trades.db-wal", "0-trades.db-shm"], "delete": ["0-trades.db-journal"]}
 
 
