@@ -729,7 +729,7 @@ class _Executor:
             "phases": plan.phases,
             "left_out": plan.evidence.get("left_out", []),
             "fetched_bytes": plan.evidence.get("fetched_bytes", 0),
-            "warnings": plan.evidence.get("warnings", []),
+            "warnings": [*plan.evidence.get("target_problems", []), *plan.evidence.get("warnings", [])],
         }
         if result == "restored":
             outcome |= {

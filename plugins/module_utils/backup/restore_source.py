@@ -55,6 +55,11 @@ class StoreSource:
         self._clock = clock or Clock()
         self._opened: fetch.Opened | None = None
 
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the target although the generation verifies; known once it was looked at."""
+        return list(self._opened.problems) if self._opened else []
+
     def contents(self, request: Request) -> Contents:
         """The generation that is meant: committed, its manifest signed by the right key."""
         opened = fetch.open_generation(
@@ -65,6 +70,7 @@ class StoreSource:
             before=parse_utc(request.before) if request.before else None,
             allowed_signers_file=self._signers,
             signer=self._signer,
+            clock=self._clock,
         )
         self._opened = opened
         return contents_of(opened.manifest)

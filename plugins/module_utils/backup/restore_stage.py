@@ -88,6 +88,7 @@ def acquire(config: Config, plan: Plan, source: Source | None) -> list[File]:
         _verify(lacking, fetched)
         ready += fetched
         known.update({_key(file): file for file in fetched})
+    plan.evidence["target_problems"] = list(getattr(source, "problems", []))
     kept = Contents(**{**vars(contents), "files": [known.get(_key(file), file) for file in contents.files]})
     write_json(stage / STAGE_FILE, kept.as_dict())
     paths = {_key(file): file.path for file in wanted}

@@ -370,6 +370,8 @@ class _Origin:
         else:
             kept = ("written_back", "write_back_error", "key", "evidence_file", "bytes", "files", "proven_at")
             outcome.update({name: proven[name] for name in kept})
+            # Proven all the same, and somebody must look: what was stored has been overwritten or hidden.
+            self.verification.problems += [f"{self.name}: {problem}" for problem in proven["problems"]]
             if proven["written_back"] and self.candidates is not None:
                 proven_at = parse_utc(proven["proven_at"])
                 self.candidates[generation] = Candidate(generation, layout.id_time(generation), proven_at)

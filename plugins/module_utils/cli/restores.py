@@ -51,8 +51,8 @@ def _restore(context: Context) -> Answer:
             result = resumed
         else:
             result = _new_restore(context, config, progress)
-    known = ("result", "generation_id", "digests_equal", "restore_point", "resume_trading", "config_diff", "left_out")
-    lines = [f"{key}: {result[key]}" for key in known if result.get(key) not in (None, "", [])]
+    known = ["result", "generation_id", "digests_equal", "restore_point", "resume_trading", "config_diff", "left_out"]
+    lines = [f"{key}: {result[key]}" for key in [*known, "warnings"] if result.get(key) not in (None, "", [])]
     lines += [f"  {phase['name']}: {phase['seconds']:.1f} s" for phase in result.get("phases", [])]
     return Answer(result, "\n".join(lines))
 

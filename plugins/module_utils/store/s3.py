@@ -29,7 +29,7 @@ from ..core.fsio import read_json
 from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, Unfinished, Version, checked_key
 from .throttle import Throttle
 
-PART_BYTES = 16 << 20
+PART_BYTES = 8 << 20
 _SINGLE_PUT_BYTES = 2 * PART_BYTES
 _MOST_PARTS = 9000
 # Parts on their way at once; one more is being read, so that memory stays at four of them.
