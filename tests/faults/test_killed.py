@@ -51,7 +51,7 @@ def require_killed(ran: Ran, event: int) -> None:
 def test_backup_and_upload(scene: Scene, half: int) -> None:
     scene.change("before")
     steps = scene.backup().steps(scene.journal)
-    assert len(steps) > 30, "these are not all steps of a backup"
+    assert len(steps) > 20, "these are not all steps of a backup"
     watch = Invariants(scene)
     for number, step in enumerate(steps[half::2]):
         event = LOT.choice(step)
