@@ -37,17 +37,23 @@ def examine(
     required: Mapping[str, Sequence[str]],
     invariants: Sequence[tuple[str, str, Any]],
     timeout_s: float,
+    workers: int = 1,
+    deadline: connect.Deadline | None = None,
 ) -> Findings:
     """Check a private snapshot: damage, foreign keys, required tables and columns, invariants.
 
     Args:
         subject: what to name in the error: the database, or the object that it came from.
         invariants: name, SQL and expected value of each.
+        workers: processors to use.
+        deadline: instead of `timeout_s`, one that somebody else may cancel.
 
     Raises:
         IntegrityError: with everything that is wrong in `findings`.
     """
-    report = integrity.check(path, "full", timeout_s=timeout_s, immutable=True)
+    report = integrity.check(
+        path, "full", timeout_s=timeout_s, immutable=True, sizes=False, workers=workers, deadline=deadline
+    )
     wrong = [f"integrity_check: {message}" for message in report.messages]
     wrong += [f"foreign key: {violation}" for violation in report.foreign_key_violations]
     if not report.tables:

@@ -10,8 +10,10 @@ digests, of what goes in and of what comes out, are taken in the same pass.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 import threading
@@ -20,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from ..core import syscalls
 from ..core.errors import CommandError, IntegrityError, PreconditionError, TimeoutExceeded
 from ..core.fsio import complete_file, private_umask
-from ..core.progress import Report, counted
+from ..core.progress import BYTES, Report
 from ..core.run import last_words, require_tool, run
 from . import recipients as age_keys
 
@@ -31,6 +34,11 @@ PROOF_NAMESPACE = "fluxmaint-proof"
 LEAST_RECIPIENTS = 2
 _CHUNK = 1 << 20
 _SIGN_TIMEOUT_S = 60
+_WRITE_BACK = 16 << 20
+_LOOK_S = 0.005
+_BLOCK = 1 << 18  # stays in a core's own cache
+_REFUSED = re.compile(rb"(?i)no space left|quota exceeded|file too large|input/output error|read-only file system")
+_F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ, which Python knows from 3.10 on
 _MOST_THREADS = 2  # more would take the trading service's processors
 
 
@@ -107,18 +115,14 @@ def encrypt(
 
     The file has its name only once it is complete; after any failure there is none.
     """
-    zstd = [require_tool("zstd"), "-q", "-c", f"-{level}", f"-T{min(os.cpu_count() or 1, _MOST_THREADS)}"]
-    age = [require_tool("age"), "-e", "-R", str(recipients_file)]
     with private_umask(), complete_file(dest) as output:
-        stored = DigestingWriter(output)
-        with Pipeline([zstd, age], timeout_s) as pipeline:
+        with Pipeline(_encryption(recipients_file, level), timeout_s, output) as pipeline:
             plain = DigestingWriter(pipeline.input)
-            pipeline.drain_into(stored)
             with contextlib.suppress(BrokenPipeError):  # then the exit status tells why
                 produce(plain)
             pipeline.finish()
         pipeline.check()
-    return Encrypted(plain.digest(), stored.digest())
+    return Encrypted(plain.digest(), pipeline.output_digest())
 
 
 def encrypt_file(
@@ -131,13 +135,24 @@ def encrypt_file(
     progress: Report | None = None,
     size: int | None = None,
 ) -> Encrypted:
-    """Compress and encrypt an open file from its present position, telling how far of `size` it is; see `encrypt`."""
+    """Compress and encrypt an open file that nobody changes, from its present position; see `encrypt`.
 
-    def produce(writer: DigestingWriter) -> None:
-        for chunk in counted(iter(lambda: source.read(_CHUNK), b""), progress, size):
-            writer.write(chunk)
+    The compressor reads the file itself, and the digest is taken of what it has just read.
 
-    return encrypt(produce, dest, recipients_file=recipients_file, level=level, timeout_s=timeout_s)
+    Args:
+        progress: told how many bytes of `size` are read; what it raises ends the work.
+    """
+    with private_umask(), complete_file(dest) as output:
+        with Pipeline(_encryption(recipients_file, level), timeout_s, output, source) as pipeline:
+            plain = pipeline.follow_source(progress, size)
+            pipeline.finish()
+        pipeline.check()
+    return Encrypted(plain, pipeline.output_digest())
+
+
+def _encryption(recipients_file: Path, level: int) -> list[list[str]]:
+    zstd = [require_tool("zstd"), "-q", "-c", f"-{level}", f"-T{min(os.cpu_count() or 1, _MOST_THREADS)}"]
+    return [zstd, [require_tool("age"), "-e", "-R", str(recipients_file)]]
 
 
 def decrypt(
@@ -167,11 +182,9 @@ def decrypt(
     age = [require_tool("age"), "-d", "-i", str(identity_file)]
     zstd = [require_tool("zstd"), "-q", "-d", "-c"]
     with private_umask(), complete_file(dest) as output:
-        written = DigestingWriter(output)
         received = hashlib.sha256()
         size = 0
-        with Pipeline([age, zstd], timeout_s) as pipeline:
-            pipeline.drain_into(written, limit=plain.bytes)
+        with Pipeline([age, zstd], timeout_s, output, limit=plain.bytes) as pipeline:
             feeding = True
             for chunk in chunks:
                 received.update(chunk)
@@ -192,30 +205,50 @@ def decrypt(
                 received=got.sha256,
             )
         pipeline.check_decryption(subject, identity_file)
-        if written.digest() != plain:
+        written = pipeline.output_digest()
+        if written != plain:
             raise IntegrityError(
                 "the decrypted content is not what the manifest describes",
                 subject=subject,
                 expected=plain.sha256,
-                received=written.digest().sha256,
+                received=written.sha256,
             )
 
 
 class Pipeline:
-    """Two commands in a row, fed by this process and drained by a thread of it.
+    """Two commands in a row, the second one writing to a file that a thread of this process digests meanwhile.
 
+    Data does not pass through this process where it need not: Python would be the slowest part.
     Leaving the context kills whatever still runs. After `timeout_s` seconds both are killed, and the next
     call raises TimeoutExceeded.
+
+    Args:
+        output: what the second command writes to, an empty file open for reading, too.
+        source: what the first command reads, from its present position; without it, what is written to `input`.
+        limit: more bytes than this in the output are an error.
     """
 
-    def __init__(self, commands: Sequence[Sequence[str]], timeout_s: float) -> None:
+    def __init__(
+        self,
+        commands: Sequence[Sequence[str]],
+        timeout_s: float,
+        output: IO[bytes],
+        source: IO[bytes] | None = None,
+        *,
+        limit: int | None = None,
+    ) -> None:
         self._commands = commands
         self._timeout_s = timeout_s
+        self._source = source
+        self._limit = limit
         self._processes: list[subprocess.Popen[bytes]] = []
         self._errors: list[IO[bytes]] = []
         self._said: list[bytes] = []
         self._expired = threading.Event()
-        self._drainer: threading.Thread | None = None
+        self._over = threading.Event()
+        self._output = output
+        self._written = _Follower(output.fileno())
+        self._follower = threading.Thread(target=self._follow_output, daemon=True)
         self._trouble: BaseException | None = None
         self._watchdog = threading.Timer(max(timeout_s, 0.01), self._expire)
         self._watchdog.daemon = True
@@ -223,55 +256,87 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         try:
             previous: IO[bytes] | int = subprocess.PIPE
-            for command in self._commands:
+            if self._source is not None:
+                previous = self._source
+                self._read = _Follower(previous.fileno(), previous.tell())
+                os.lseek(previous.fileno(), previous.tell(), os.SEEK_SET)
+            for number, command in enumerate(self._commands):
                 errors = tempfile.TemporaryFile()
                 self._errors.append(errors)
+                last = number == len(self._commands) - 1
                 process = subprocess.Popen(
                     list(command),
                     stdin=previous,
-                    stdout=subprocess.PIPE,
+                    stdout=self._output if last else subprocess.PIPE,
                     stderr=errors,
                     env={**os.environ, "LC_ALL": "C.UTF-8"},
                     start_new_session=True,  # without a terminal nobody can be asked for a passphrase
                 )
+                self._processes.append(process)
                 if isinstance(previous, int):
                     self.input = cast("IO[bytes]", process.stdin)
-                else:
+                    _widen(self.input)
+                elif previous is not self._source:
                     previous.close()  # so that the first command gets SIGPIPE when the second one dies
-                self._processes.append(process)
-                previous = self._output = cast("IO[bytes]", process.stdout)
+                if not last:
+                    previous = cast("IO[bytes]", process.stdout)
+                    _widen(previous)
         except BaseException:
             self._stop()
             raise
         self._watchdog.start()
+        self._follower.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def drain_into(self, writer: DigestingWriter, limit: int | None = None) -> None:
-        """Write everything that comes out into `writer`; more than `limit` bytes is an error."""
-        def drain() -> None:
-            try:
-                while chunk := self._output.read(_CHUNK):
-                    writer.write(chunk)
-                    if limit is not None and writer.digest().bytes > limit:
-                        raise IntegrityError(f"more than {limit} bytes come out")
-            except BaseException as error:  # noqa: BLE001 - handed to the caller
-                self._trouble = error
-                self._kill()
+    def follow_source(self, progress: Report | None, size: int | None) -> Digest:
+        """Digest the source behind the first command until that has ended."""
+        if self._source is None:
+            raise ValueError("there is no source to follow")
+        descriptor = self._source.fileno()
+        read = self._read
+        first = self._processes[0]
+        while first.poll() is None:
+            if not read.catch_up(os.lseek(descriptor, 0, os.SEEK_CUR), _CHUNK):
+                self._over.wait(_LOOK_S)
+            if progress is not None:
+                progress(BYTES, {"done": read.bytes, "total": size})
+        read.catch_up(os.fstat(descriptor).st_size)
+        return read.digest()
 
-        self._drainer = threading.Thread(target=drain, daemon=True)
-        self._drainer.start()
+    def output_digest(self) -> Digest:
+        """Of what the last command has written, once `finish` has returned."""
+        return self._written.digest()
+
+    def _follow_output(self) -> None:
+        descriptor = self._output.fileno()
+        begun = 0
+        try:
+            over = False
+            while not over:
+                over = self._over.wait(_LOOK_S)
+                size = os.fstat(descriptor).st_size
+                if self._limit is not None and size > self._limit:
+                    raise IntegrityError(f"more than {self._limit} bytes come out")
+                self._written.catch_up(size)
+                if size - begun >= _WRITE_BACK:  # so that the fsync at the end has little left to do
+                    syscalls.start_writing(descriptor, begun, size - begun)
+                    begun = size
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
+            self._trouble = error
+            self._kill()
 
     def finish(self) -> None:
         """Close the input and wait until everything has come out."""
-        with contextlib.suppress(BrokenPipeError):
-            self.input.close()
-        if self._drainer is not None:
-            self._drainer.join()
+        if self._source is None:
+            with contextlib.suppress(BrokenPipeError):
+                self.input.close()
         for process in self._processes:
             process.wait()
+        self._over.set()
+        self._follower.join()
         self._watchdog.cancel()
         for errors in self._errors:
             errors.seek(0)
@@ -280,7 +345,10 @@ class Pipeline:
             names = " | ".join(Path(command[0]).name for command in self._commands)
             raise TimeoutExceeded(f"{names} did not finish within {self._timeout_s:g} s", subject=names)
         if isinstance(self._trouble, OSError):
-            raise PreconditionError(f"the output cannot be written: {self._trouble.strerror}") from self._trouble
+            raise PreconditionError(f"the output cannot be read back: {self._trouble.strerror}") from self._trouble
+        # It reads from a pipe, so what the system refuses to it is the writing.
+        if self._processes[-1].returncode > 0 and _REFUSED.search(self._said[-1]):
+            raise PreconditionError(f"the output cannot be written: {last_words(self._said[-1])}")
 
     def check(self) -> None:
         """Raise CommandError unless every command ended with status 0."""
@@ -326,8 +394,9 @@ class Pipeline:
         self._kill()
         for process in self._processes:
             process.wait()
-        if self._drainer is not None:
-            self._drainer.join()
+        self._over.set()
+        if self._follower.ident is not None:
+            self._follower.join()
         for process in self._processes:
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
@@ -375,6 +444,45 @@ def verify(
                 remedy="if the host's key was replaced on purpose, add the new one to the list of allowed signers",
             )
     return key
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Let a pipe hold a chunk: each side then works on while the other is busy. Where it may not, it stays as it is."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe.fileno(), _F_SETPIPE_SZ, _CHUNK)
+
+
+class _Follower:
+    """Digests a file behind whoever writes or reads it."""
+
+    def __init__(self, descriptor: int, start: int = 0) -> None:
+        self._descriptor = descriptor
+        self._start = self._offset = start
+        self._hash = hashlib.sha256()
+        self._buffer = bytearray(_BLOCK)
+
+    @property
+    def bytes(self) -> int:
+        """What is digested so far."""
+        return self._offset - self._start
+
+    def catch_up(self, end: int, most: int | None = None) -> int:
+        """Digest up to the offset `end`, or `most` bytes of that; returns how many."""
+        if most is not None:
+            end = min(end, self._offset + most)
+        before = self._offset
+        view = memoryview(self._buffer)
+        while self._offset < end:
+            count = os.preadv(self._descriptor, [view[: end - self._offset]], self._offset)
+            if count == 0:  # somebody made the file shorter: the digest tells
+                break
+            self._hash.update(view[:count])
+            self._offset += count
+        return self._offset - before
+
+    def digest(self) -> Digest:
+        """Of everything so far."""
+        return Digest(self.bytes, self._hash.hexdigest())
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ __all__ = ["Fetched", "FetchedFile", "Opened", "fetch", "fetch_opened", "open_ge
 
 Progress = Callable[[str, dict[str, Any]], None]
 _SPARE_BYTES = 16 << 20
+_CHECKERS = 2  # nothing else is to be done meanwhile
 
 
 @dataclass(frozen=True)
@@ -243,6 +244,7 @@ class _Job:
             required=record.required,
             invariants=[(item.name, item.sql, item.expect) for item in record.invariants],
             timeout_s=self.deadline.left_s,
+            workers=_CHECKERS,
         )
         checks.compare(record, found, subject=key)
         self.findings[record.name] = found

@@ -10,6 +10,7 @@ committed generation that is not complete.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import fnmatch
@@ -29,6 +30,7 @@ from ..core.errors import ConfigError, EngineError, InputError, IntegrityError, 
 from ..core.fsio import free_bytes, private_umask, replace, write_json
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
+from ..core.priority import background
 from ..core.run import require_tool, run
 from ..core.version import VERSION
 from ..sqlite import fingerprint, hot_backup
@@ -44,6 +46,7 @@ from .manifest import (
     DatabaseRecord,
     FileEntry,
     Instructions,
+    InvariantResult,
     Manifest,
     Part,
     Release,
@@ -125,6 +128,51 @@ def create(
 
 
 _JOURNALLED = ("id", "targets", "errors", "problems", "caught_up", "bytes", "stored_bytes", "newest")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Proven:
+    """What the manifest says about a sound snapshot."""
+
+    tables: dict[str, Table]
+    newest: Any
+    invariants: list[InvariantResult]
+
+
+class _Beside:
+    """Work in a thread beside the block; leaving the block early cancels its deadline, and waits for it.
+
+    Args:
+        work: called with the deadline.
+    """
+
+    def __init__(self, work: Callable[[Deadline], _Proven], deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        self._future = self._pool.submit(work, deadline)
+
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._future.done():
+            self._deadline.cancel()
+        self._pool.shutdown()
+
+    def watch(self, progress: Progress | None) -> Progress:
+        """The same progress, which also ends the block with the work's error as soon as there is one."""
+
+        def told(step: str, facts: dict[str, Any]) -> None:
+            if self._future.done():
+                self._future.result()
+            if progress is not None:
+                progress(step, facts)
+
+        return told
+
+    def result(self) -> _Proven:
+        """What the work gave, when it is done; its error."""
+        return self._future.result()
 
 
 class _Run:
@@ -297,31 +345,20 @@ class _Run:
             clock=self.clock,
         )
         self.step("prove", database=database.name, method=taken.method, writer_stall_s=taken.lock_held_s)
-        found = checks.examine(
-            snapshot_file,
-            subject=str(database.path),
-            required=database.tables,
-            invariants=[(item.name, item.sql, item.expect) for item in database.invariants],
-            timeout_s=self.deadline.left_s,
-        )
-        report = found.report
-        if (report.schema_digest, report.page_count) != (taken.schema_digest, taken.page_count):
-            raise IntegrityError("the snapshot differs from its source in tables or pages", subject=str(database.path))
-        self._no_drift(database, found.rows, previous)
-        tables = {name: Table(rows) for name, rows in found.rows.items()}
-        if self.backup.content_digests == "always" or (self.backup.content_digests == "full" and self.kind == "full"):
-            digests = fingerprint.content_digests(snapshot_file, immutable=True, timeout_s=self.deadline.left_s)
-            tables = {name: Table(rows, digests[name]["sha256"]) for name, rows in found.rows.items()}
-        newest = checks.newest(
-            snapshot_file, database.queries, subject=str(database.path), timeout_s=self.deadline.left_s
-        )
         name = f"db-{database.name}"
         file = staged.objects / f"{name}.sqlite.zst.age"
-        self.step("encrypt", part=name)
-        with open(snapshot_file, "rb") as stream:
-            done = crypto.encrypt_file(
-                stream, file, progress=self.progress, size=status.st_size, **self._encryption(staged)
-            )
+        # Both read the same private file: what is encrypted is thrown away when the proof fails.
+        with background(self.backup.nice), _Beside(
+            lambda deadline: self._prove(database, snapshot_file, taken, previous, deadline),
+            Deadline(self.clock, self.deadline.left_s, str(database.path)),
+        ) as proof:
+            self.step("encrypt", part=name)
+            with open(snapshot_file, "rb") as stream:
+                watched = proof.watch(self.progress)
+                done = crypto.encrypt_file(
+                    stream, file, progress=watched, size=taken.bytes, **self._encryption(staged)
+                )
+            proven = proof.result()
         snapshot_file.unlink()
         entry = archive.describe(database.path, status, sha256=done.plain.sha256, size=done.plain.bytes)
         record = DatabaseRecord(
@@ -334,13 +371,42 @@ class _Run:
             user_version=taken.user_version,
             sqlite_version=taken.sqlite_version,
             schema_digest=taken.schema_digest,
-            tables=tables,
+            tables=proven.tables,
             required={table: list(columns) for table, columns in database.tables.items()},
-            newest=newest,
-            invariants=found.invariants,
+            newest=proven.newest,
+            invariants=proven.invariants,
             snapshot=Snapshot(taken.method, taken.passes, taken.duration_s, taken.lock_held_s),
         )
         return self._part(name, file, done, [entry]), record
+
+    def _prove(
+        self,
+        database: Database,
+        snapshot: Path,
+        taken: hot_backup.Snapshot,
+        previous: Manifest | None,
+        deadline: Deadline,
+    ) -> _Proven:
+        """Everything that a snapshot has to stand; runs beside its encryption, so it changes nothing."""
+        subject = str(database.path)
+        found = checks.examine(
+            snapshot,
+            subject=subject,
+            required=database.tables,
+            invariants=[(item.name, item.sql, item.expect) for item in database.invariants],
+            timeout_s=deadline.left_s,
+            deadline=deadline,
+        )
+        report = found.report
+        if (report.schema_digest, report.page_count) != (taken.schema_digest, taken.page_count):
+            raise IntegrityError("the snapshot differs from its source in tables or pages", subject=subject)
+        self._no_drift(database, found.rows, previous)
+        tables = {name: Table(rows) for name, rows in found.rows.items()}
+        if self.backup.content_digests == "always" or (self.backup.content_digests == "full" and self.kind == "full"):
+            digests = fingerprint.content_digests(snapshot, immutable=True, deadline=deadline)
+            tables = {name: Table(rows, digests[name]["sha256"]) for name, rows in found.rows.items()}
+        newest = checks.newest(snapshot, database.queries, subject=subject, timeout_s=deadline.left_s)
+        return _Proven(tables, newest, found.invariants)
 
     def _no_drift(self, database: Database, rows: dict[str, int], previous: Manifest | None) -> None:
         records = previous.databases if previous and not self.accept_drift else []
@@ -528,7 +594,9 @@ class _Run:
             return Manifest.from_bytes(path.read_bytes(), subject=str(path))
         except EngineError as error:
             replace(path, path.with_name("last-manifest.damaged.json"))
-            self.problems.append(f"what the database is compared with is damaged and set aside, drift unchecked: {error}")
+            self.problems.append(
+                f"what the database is compared with is damaged and set aside, drift unchecked: {error}"
+            )
             self.step("set_aside", file=str(path), why=str(error))
             return None
 

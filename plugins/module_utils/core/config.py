@@ -17,6 +17,7 @@ from typing import Any, Union
 
 from .errors import ConfigError
 from .fsio import read_json
+from .priority import NICE
 
 DEFAULT_PATH = Path("/etc/fluxmaint/config.json")
 DROP_INS = "config.d"
@@ -159,6 +160,7 @@ class Backup:
     staging_dir: Path
     timeout_s: float
     compression_level: int
+    nice: int
     drift_limit: float
     recipients_file: Path
     signing_key_file: Path
@@ -495,7 +497,8 @@ def _backup(section: _Section) -> Backup:
     backup = Backup(
         staging_dir=section.file("staging_dir", "/var/lib/fluxmaint/staging"),
         timeout_s=section.number("timeout_s", 3600, least=1),
-        compression_level=section.integer("compression_level", 3, least=1, most=19),
+        compression_level=section.integer("compression_level", 1, least=1, most=19),
+        nice=section.integer("nice", NICE, least=0, most=19),
         drift_limit=section.number("drift_limit", 0.2, most=1),
         recipients_file=section.file("recipients_file", "/etc/fluxmaint/keys/recipients.txt"),
         signing_key_file=section.file("signing_key_file", "/etc/fluxmaint/keys/signing_ed25519"),

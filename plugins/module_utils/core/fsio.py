@@ -87,10 +87,10 @@ def private_opener(path: str, flags: int) -> int:
 
 @contextlib.contextmanager
 def complete_file(path: Path) -> Iterator[IO[bytes]]:
-    """A new private file to write to: it has its name, durably, when the block ends, and never after an error."""
+    """A new private file, to write and to read: it has its name, durably, when the block ends; never after an error."""
     partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb", opener=private_opener) as stream:
+        with open(partial, "w+b", opener=private_opener) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

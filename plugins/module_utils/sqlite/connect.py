@@ -11,6 +11,7 @@ process is inside a transaction on it.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import stat
@@ -238,6 +239,10 @@ class Deadline:
     def left_s(self) -> float:
         """Seconds left; negative afterwards."""
         return self._end - self.clock.monotonic()
+
+    def cancel(self) -> None:
+        """Let the work end as if time were over; another thread may call this."""
+        self._end = -math.inf
 
     def check(self, doing: str) -> None:
         """Raise TimeoutExceeded, saying what was being done, when the time is over."""

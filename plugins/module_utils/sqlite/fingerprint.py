@@ -82,6 +82,7 @@ def content_digests(
     timeout_s: float = 3600.0,
     immutable: bool = False,
     clock: Clock | None = None,
+    deadline: Deadline | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The content digest of each table: `{table: {"rows": n, "sha256": hex}}`.
 
@@ -91,9 +92,10 @@ def content_digests(
     Args:
         tables: names; without them all that the module's description lists.
         immutable: the file is private, nobody can write it.
+        deadline: instead of `timeout_s`, one that somebody else may cancel.
     Raises InputError for a table that does not exist, TimeoutExceeded after `timeout_s`.
     """
-    deadline = Deadline(clock or Clock(), timeout_s, str(path))
+    deadline = deadline or Deadline(clock or Clock(), timeout_s, str(path))
     with reading(path, immutable=immutable) as con:
         deadline.bind(con)
         con.execute("BEGIN")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import shutil
 import subprocess
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,10 @@ def encrypt(keys: Path, dest: Path, produce: Any = None, **options: Any) -> cryp
     settings = {"recipients_file": keys / "recipients", "level": 3, "timeout_s": 60, **options}
     if produce:
         return crypto.encrypt(produce, dest, **settings)
-    return crypto.encrypt_file(io.BytesIO(DATA), dest, **settings)
+    with tempfile.TemporaryFile() as source:
+        source.write(DATA)
+        source.seek(0)
+        return crypto.encrypt_file(source, dest, **settings)
 
 
 def decrypt(keys: Path, blob: bytes, dest: Path, done: crypto.Encrypted, identity: str = "one", **options: Any) -> None:
@@ -50,6 +54,51 @@ def test_digests_and_privacy(keys: Path, tmp_path: Path) -> None:
     decrypt(keys, blob, tmp_path / "out", done, "two")
     assert (tmp_path / "out").read_bytes() == DATA
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_is_read_from_its_position_and_told_to_its_end(keys: Path, tmp_path: Path) -> None:
+    told: list[int] = []
+    with tempfile.TemporaryFile() as source:
+        source.write(b"head" + DATA)
+        source.seek(0)
+        assert source.read(4) == b"head"
+        settings: dict[str, Any] = {"recipients_file": keys / "recipients", "level": 1, "timeout_s": 60}
+        done = crypto.encrypt_file(
+            source, tmp_path / "x.age", progress=lambda _step, facts: told.append(facts["done"]), **settings
+        )
+    assert done.plain == crypto.Digest(len(DATA), hashlib.sha256(DATA).hexdigest())
+    assert told == sorted(told)
+    assert 0 < told[-1] <= len(DATA)
+
+
+def test_who_watches_can_end_it(keys: Path, tmp_path: Path) -> None:
+    def refuse(_step: str, _facts: dict[str, Any]) -> None:
+        raise IntegrityError("the proof failed", subject="x")
+
+    with pytest.raises(IntegrityError, match="the proof failed"):
+        encrypt(keys, tmp_path / "x.age", progress=refuse)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_cannot_be_written_is_no_damage(
+    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = encrypt(keys, tmp_path / "x.age")
+    blob = (tmp_path / "x.age").read_bytes()
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "zstd").write_text("#!/bin/sh\nexec zstd-real \"$@\" > /dev/full\n".replace("zstd-real", _path("zstd")))
+    (tools / "zstd").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    with pytest.raises(PreconditionError, match="cannot be written"):
+        decrypt(keys, blob, tmp_path / "out", done)
+    assert not (tmp_path / "out").exists()
+
+
+def _path(tool: str) -> str:
+    found = shutil.which(tool)
+    assert found is not None
+    return found
 
 
 def test_failures_leave_no_file(keys: Path, tmp_path: Path) -> None:

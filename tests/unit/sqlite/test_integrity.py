@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from fluxmaint.core.clock import Clock
 from fluxmaint.core.errors import EngineError, InputError, IntegrityError, TimeoutExceeded
 from fluxmaint.sqlite import connect, integrity
 
@@ -218,3 +219,78 @@ def test_paths_with_special_characters(tmp_path: Path) -> None:
     assert connect.is_sqlite(path)
     assert not connect.is_sqlite(tmp_path)
     assert not connect.is_sqlite(tmp_path / "missing")
+
+
+def _three_tables(path: Path) -> Path:
+    con = sqlite3.connect(path)
+    con.executescript(
+        "CREATE TABLE plain(a INTEGER PRIMARY KEY, b TEXT);"
+        "CREATE TABLE one(a INTEGER PRIMARY KEY, b TEXT); CREATE INDEX one_b ON one(b);"
+        "CREATE TABLE two(k TEXT PRIMARY KEY, b TEXT) WITHOUT ROWID; CREATE INDEX two_b ON two(b);"
+        "CREATE TABLE gone(a); "
+    )
+    for table in ("plain", "one", "two"):
+        con.executemany(f"INSERT INTO {table} VALUES (?, ?)", [(n, f"{n * 7919 % 1000:04d}" * 9) for n in range(3000)])
+    con.executemany("INSERT INTO gone VALUES (?)", [("x" * 500,)] * 500)
+    con.execute("DROP TABLE gone")
+    con.commit()
+    con.close()
+    return path
+
+
+def _break_index(path: Path, index: str) -> None:
+    """Give the index of a table the definition of another column's, so that its content no longer agrees."""
+    con = sqlite3.connect(path)
+    con.execute("PRAGMA writable_schema = ON")
+    con.execute("UPDATE sqlite_master SET sql = replace(sql, '(b)', '(b DESC)') WHERE name = ?", (index,))
+    con.commit()
+    con.close()
+
+
+@pytest.mark.parametrize("broken", ["", "one_b", "two_b", "freelist", "page"])
+def test_two_processors_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    path = _three_tables(tmp_path / "a.db")
+    if broken.endswith("_b"):
+        _break_index(path, broken)
+    elif broken == "freelist":
+        with open(path, "r+b") as stream:
+            stream.seek(36)
+            free = int.from_bytes(stream.read(4), "big")
+            assert free > 0
+            stream.seek(36)
+            stream.write((free - 1).to_bytes(4, "big"))
+    elif broken == "page":
+        con = sqlite3.connect(path)
+        root = con.execute("SELECT rootpage FROM sqlite_master WHERE name = 'plain'").fetchone()[0]
+        con.close()
+        with open(path, "r+b") as stream:
+            stream.seek((root - 1) * 4096 + 3)
+            stream.write(b"\x00\x01")
+    alone = integrity.check(path, immutable=True)
+    asked: list[str] = []
+    complaints = integrity._complaints
+    monkeypatch.setattr(integrity, "_complaints", lambda con, pragma: asked.append(pragma) or complaints(con, pragma))
+    monkeypatch.setattr(integrity, "_WORTH_DIVIDING", 0)
+    together = integrity.check(path, immutable=True, workers=2)
+    assert len(asked) == 3  # the whole, and the two tables with indexes
+    assert together.ok is alone.ok is (broken == "")
+    assert set(alone.messages[:50]) <= set(together.messages)
+
+
+def test_virtual_tables_and_small_files_are_checked_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integrity, "_damage_in_parallel", lambda *_: pytest.fail("divided"))
+    assert integrity.check(_three_tables(tmp_path / "small.db"), immutable=True, workers=2).ok
+    monkeypatch.setattr(integrity, "_WORTH_DIVIDING", 0)
+    con = sqlite3.connect(tmp_path / "virtual.db")
+    con.executescript("CREATE TABLE t(a); CREATE VIRTUAL TABLE f USING fts5(b);")
+    con.close()
+    assert integrity.check(tmp_path / "virtual.db", immutable=True, workers=2).ok
+
+
+def test_a_deadline_of_somebody_else_ends_a_check(tmp_path: Path) -> None:
+    deadline = connect.Deadline(Clock(), 60, "x")
+    deadline.cancel()
+    for workers in (1, 2):
+        path = _three_tables(tmp_path / f"{workers}.db")
+        with pytest.raises(TimeoutExceeded):
+            integrity.check(path, immutable=True, workers=workers, deadline=deadline)
