@@ -18,6 +18,8 @@ from .steps import SetupError, output_of, run, say
 
 # Command on the controller -> Debian package that brings it.
 TOOLS = {"git": "git", "ssh": "openssh-client", "zstd": "zstd", "age": "age"}
+# Some tests make file systems with these, and are skipped without them.
+USEFUL_TOOLS = {"mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
 ENGINE_START_TIMEOUT_S = 60
 
 
@@ -35,7 +37,8 @@ def apt_install(*packages: str) -> None:
 
 def ensure_tools() -> None:
     """Make the controller's command line tools available, or say how to."""
-    missing = {tool: package for tool, package in TOOLS.items() if shutil.which(tool) is None}
+    wanted = {**TOOLS, **USEFUL_TOOLS} if may_install() else TOOLS
+    missing = {tool: package for tool, package in wanted.items() if shutil.which(tool) is None}
     if not missing:
         return
     packages = sorted(missing.values())

@@ -9,10 +9,14 @@ import concurrent.futures
 import errno
 import fcntl
 import os
+import random
 from collections.abc import Callable, Iterator
 
+from ..core import syscalls
 from .connect import Deadline
 
+# Threads take chunks in turn. A chunk goes to the disk as soon as it is copied.
+_CHUNK = 8 << 20
 # A pair of blocks stays in a core's own cache; larger ones are slower.
 _BLOCK = 1 << 18
 # What differs inside a block is looked for, and written, in these units.
@@ -23,6 +27,9 @@ _MOST_PASSES = 8
 _WORTH_A_PASS = 1 / 32
 # Below this the locked comparison alone takes a few milliseconds.
 _SMALL = 16 << 20
+# How much is compared to learn how much differs: one sample in each of so many equal parts.
+_SAMPLES = 256
+_SAMPLE = 1 << 16
 
 _FICLONE = 0x40049409
 _NO_CLONE = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ETXTBSY}
@@ -55,69 +62,94 @@ class Mirror:
         return True
 
     def copy(self) -> None:
-        """Copy everything, once. A source that grows meanwhile is copied up to its size at the beginning."""
+        """Copy everything, once. A source that grows meanwhile is copied up to its size at the beginning.
+
+        The copy goes to the disk meanwhile, a few chunks at a time: so the fsync that follows has little left to
+        do, and a writer's own fsync never waits behind gigabytes. The blocks are reserved before, because
+        some file systems write the data of new blocks out before they complete anybody's commit.
+        """
         self.passes += 1
         size = os.fstat(self._source).st_size
-        self._in_parallel(self._copy_blocks, size)
+        syscalls.preallocate(self._copy, size)
+        self._in_parallel(self._copy_chunks, size)
         os.ftruncate(self._copy, min(size, os.fstat(self._source).st_size))
 
     def precopy(self) -> None:
         """Bring the copy close to a source that goes on changing, so that little is left for a last `repair`.
 
-        The copy goes to the disk meanwhile: doing that after the last repair would slow the commits of the
-        writer down that has waited for it.
+        What was copied is on the disk when this ends: bringing it there after the last repair would slow the
+        commits of the writer down that has waited for it.
         """
-        before = os.fstat(self._source)
         self.copy()
-        if before.st_size < _SMALL:
+        size = os.fstat(self._copy).st_size
+        if size < _SMALL:
             return
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            flushed = pool.submit(os.fdatasync, self._copy)
-            changed = 0 if _unchanged(before, os.fstat(self._source)) else before.st_size
-            while changed > before.st_size * _WORTH_A_PASS and self.passes < _MOST_PASSES:
-                previous, changed = changed, self.repair()
-                if changed > previous / 2:
-                    break
-            flushed.result()
+        os.fdatasync(self._copy)
+        previous = size
+        while self.passes < _MOST_PASSES and self.estimate() > size * _WORTH_A_PASS:
+            changed = self.repair()
+            os.fdatasync(self._copy)
+            if changed > previous / 2:
+                break
+            previous = changed
+
+    def estimate(self) -> int:
+        """About how many bytes differ, from samples: one, at a random place, of each part of the file."""
+        size = os.fstat(self._source).st_size
+        part = max(-(-size // _SAMPLES), _SAMPLE)
+        seen = differ = 0
+        for start in range(0, size, part):
+            offset = start + random.randrange(0, part - _SAMPLE + 1, _UNIT)  # noqa: S311 - nobody gains by guessing it
+            theirs, ours = (bytearray(os.pread(file, _SAMPLE, offset)) for file in (self._source, self._copy))
+            seen += len(theirs)
+            if theirs != ours:
+                differ += sum(end - begin for begin, end in _differences(theirs, ours, len(theirs), len(ours)))
+        return differ * size // seen if seen else 0
 
     def repair(self) -> int:
         """Compare everything and copy what differs; returns the bytes written."""
         self.passes += 1
         size = os.fstat(self._source).st_size
-        changed = self._in_parallel(self._repair_blocks, size)
+        changed = self._in_parallel(self._repair_chunks, size)
         os.ftruncate(self._copy, size)
         return changed
 
     def _in_parallel(self, work: Callable[[int, int, int], int], size: int) -> int:
-        """Run `work(first block, step, size)` in threads, because reading and writing release the interpreter lock."""
-        workers = 1 if size <= 4 * _BLOCK else _WORKERS
+        """Run `work(first chunk, step, size)` in threads, because reading and writing release the interpreter lock."""
+        workers = 1 if size <= _CHUNK else _WORKERS
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             return sum(part.result() for part in [pool.submit(work, n, workers, size) for n in range(workers)])
 
-    def _copy_blocks(self, first: int, step: int, size: int) -> int:
+    def _copy_chunks(self, first: int, step: int, size: int) -> int:
         buffer = bytearray(_BLOCK)
         view = memoryview(buffer)
-        written = 0
-        for offset in range(first * _BLOCK, size, step * _BLOCK):
-            count = os.preadv(self._source, [buffer], offset)
-            _write(self._copy, view[:count], offset)
-            written += count
-            self._deadline.check("copying")
+        written, previous = 0, -1
+        for start in range(first * _CHUNK, size, step * _CHUNK):
+            for offset in range(start, min(start + _CHUNK, size), _BLOCK):
+                count = os.preadv(self._source, [buffer], offset)
+                _write(self._copy, view[:count], offset)
+                written += count
+                self._deadline.check("copying")
+            # Waiting for the chunk before keeps the disk's queue, in which others wait, short.
+            if syscalls.start_writing(self._copy, start, _CHUNK) and previous >= 0:
+                syscalls.await_writing(self._copy, previous, _CHUNK)
+            previous = start
         return written
 
-    def _repair_blocks(self, first: int, step: int, size: int) -> int:
+    def _repair_chunks(self, first: int, step: int, size: int) -> int:
         theirs, ours = bytearray(_BLOCK), bytearray(_BLOCK)
         view = memoryview(theirs)
         changed = 0
-        for offset in range(first * _BLOCK, size, step * _BLOCK):
-            count = os.preadv(self._source, [theirs], offset)
-            have = os.preadv(self._copy, [ours], offset)
-            # bytearray == bytearray is one memcmp; comparing memory views is an order of magnitude slower.
-            if count == have == _BLOCK and theirs == ours:
-                continue
-            for start, end in _differences(theirs, ours, count, have):
-                _write(self._copy, view[start:end], offset + start)
-                changed += end - start
+        for start in range(first * _CHUNK, size, step * _CHUNK):
+            for offset in range(start, min(start + _CHUNK, size), _BLOCK):
+                count = os.preadv(self._source, [theirs], offset)
+                have = os.preadv(self._copy, [ours], offset)
+                # bytearray == bytearray is one memcmp; comparing memory views is an order of magnitude slower.
+                if count == have == _BLOCK and theirs == ours:
+                    continue
+                for begin, end in _differences(theirs, ours, count, have):
+                    _write(self._copy, view[begin:end], offset + begin)
+                    changed += end - begin
             self._deadline.check("comparing")
         return changed
 
@@ -134,10 +166,6 @@ def _differences(theirs: bytearray, ours: bytearray, count: int, have: int) -> I
             begin = -1
     if begin >= 0:
         yield begin, count
-
-
-def _unchanged(before: os.stat_result, now: os.stat_result) -> bool:
-    return (before.st_mtime_ns, before.st_size) == (now.st_mtime_ns, now.st_size)
 
 
 def _write(descriptor: int, data: memoryview, offset: int) -> None:

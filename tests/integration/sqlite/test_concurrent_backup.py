@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from fluxmaint.core import syscalls
 from fluxmaint.core.errors import TimeoutExceeded
-from fluxmaint.sqlite import hot_backup
+from fluxmaint.sqlite import hot_backup, mirror
 from sqlite_lab import PAGE_SIZES, elsewhere, leave_hot_journal, make, require_prefix, writing
 
 MODES = ["delete", "truncate", "persist", "wal"]
@@ -53,14 +56,69 @@ def test_all_page_sizes_encodings_and_auto_vacuum_modes_give_prefixes(
     assert writer.report["failures"] == []
 
 
-def test_several_unlocked_passes_on_a_larger_file(tmp_path: Path) -> None:
+def test_several_unlocked_passes_on_a_larger_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make(tmp_path / "live.db", pad=40_000)
+    monkeypatch.setattr(hot_backup.Mirror, "clone", lambda self: False)
     with writing(source, 200, 5.0, "--sync", "OFF") as writer:
-        taken = hot_backup.backup(source, tmp_path / "copy.db", timeout_s=60)
-    assert taken.bytes > 64 << 20
-    assert taken.method == "reflink" or taken.passes >= 3
-    assert require_prefix(tmp_path / "copy.db") > 0
+        once = hot_backup.backup(source, tmp_path / "once.db", timeout_s=60)
+        monkeypatch.setattr(mirror, "_WORTH_A_PASS", 0)
+        monkeypatch.setattr(hot_backup.Mirror, "estimate", lambda self: 1)
+        often = hot_backup.backup(source, tmp_path / "often.db", timeout_s=60)
+    assert once.bytes > 64 << 20
+    assert once.passes == 2, "the little that differs is left to the pass under the lock"
+    assert 3 <= often.passes <= 9
+    assert 0 < require_prefix(tmp_path / "once.db") < require_prefix(tmp_path / "often.db")
     assert writer.report["failures"] == []
+
+
+def test_a_writer_that_changes_every_page_with_each_commit(tmp_path: Path) -> None:
+    """Unlocked passes never get near it: their number is bounded, and the pass under the lock writes everything."""
+    source = tmp_path / "live.db"
+    con = sqlite3.connect(source, isolation_level=None)
+    con.execute("CREATE TABLE t(k INTEGER, pad TEXT)")
+    con.execute(
+        "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 6000)"
+        " INSERT INTO t SELECT 0, hex(randomblob(1900)) FROM r"
+    )
+    code = (
+        "import sqlite3, sys\n"
+        "con = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\n"
+        "con.execute('PRAGMA synchronous=OFF')\n"
+        "while True:\n"
+        "    con.execute('UPDATE t SET k = k + 1')\n"
+        "    print(flush=True)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(source)], stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        passes = [hot_backup.backup(source, tmp_path / f"copy{n}.db", timeout_s=60).passes for n in range(3)]
+        assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.communicate(timeout=60)
+        con.close()
+    assert max(passes) <= 9
+    states = []
+    for number in range(3):
+        copy = sqlite3.connect(tmp_path / f"copy{number}.db")
+        assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        states.append(copy.execute("SELECT min(k), max(k), count(*) FROM t").fetchone())
+        copy.close()
+    assert all(first == last and count == 6000 for first, last, count in states), states
+    assert [first for first, _last, _count in states] == sorted(first for first, _last, _count in states)
+
+
+@pytest.mark.parametrize("missing", ["_fallocate", "_sync_file_range"])
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_without_the_calls_that_make_it_fast(
+    tmp_path: Path, mode: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(tmp_path / "live.db", mode=mode, pad=10_000)
+    monkeypatch.setattr(syscalls, missing, None)
+    with writing(source, 200, 5.0, "--sync", "OFF"):
+        hot_backup.backup(source, tmp_path / "copy.db", timeout_s=30)
+    require_prefix(tmp_path / "copy.db")
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
@@ -131,9 +189,6 @@ def test_the_lock_is_released_before_the_copy_is_proven(tmp_path: Path, monkeypa
 
 def test_the_shared_lock_is_real_during_the_last_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing another descriptor, or a BEGIN that reads nothing, would let a writer through here."""
-    import subprocess
-    import sys
-
     source = make(tmp_path / "live.db")
     outcomes = []
     original = hot_backup.Mirror.repair

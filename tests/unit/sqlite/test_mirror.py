@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fluxmaint.core import syscalls
 from fluxmaint.core.clock import Clock
+from fluxmaint.sqlite import mirror as engine
 from fluxmaint.sqlite.connect import Deadline
 from fluxmaint.sqlite.mirror import Mirror
 from hypothesis import HealthCheck, given, settings
@@ -78,22 +80,176 @@ def test_repair_writes_little_when_little_differs(mirrored: Mirrored) -> None:
     assert mirror.repair() == 4096
 
 
-def test_precopy_stops_when_the_source_rests_and_when_it_never_does(
-    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_precopy_stops_when_the_source_rests(mirrored: Mirrored) -> None:
     mirror, source, copy = mirrored(os.urandom(17 << 20), b"")
     mirror.precopy()
     assert mirror.passes == 1
     assert copy.read_bytes() == source.read_bytes()
 
-    restless, source, _copy = mirrored(os.urandom(17 << 20), b"")
-    original = Mirror.repair
 
-    def repair(self: Mirror) -> int:
-        source.write_bytes(os.urandom(17 << 20))
+def test_precopy_leaves_a_little_to_the_locked_pass_and_goes_on_while_much_differs(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 17 << 20
+    changes = [size // 2, size // 8, size // 100, 0]
+    mirror, source, copy = mirrored(os.urandom(size), b"")
+    original = Mirror.estimate
+
+    def estimate(self: Mirror) -> int:
+        with open(source, "r+b") as stream:
+            stream.write(os.urandom(changes.pop(0)))
         return original(self)
 
-    monkeypatch.setattr(Mirror, "repair", repair)
-    monkeypatch.setattr(Mirror, "copy", lambda self: source.write_bytes(os.urandom(17 << 20)))
-    restless.precopy()
-    assert 1 <= restless.passes <= 8
+    monkeypatch.setattr(Mirror, "estimate", estimate)
+    mirror.precopy()
+    assert (mirror.passes, changes) == (3, [0])
+    assert copy.read_bytes() != source.read_bytes()
+    assert 0 < mirror.repair() <= size // 100 + 4096
+    assert copy.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("size", [16 << 20, (16 << 20) + 1, 40_000_000])
+def test_precopy_gives_up_on_a_writer_that_changes_everything(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    mirror, source, _copy = mirrored(os.urandom(size), b"")
+    original = Mirror.estimate
+
+    def estimate(self: Mirror) -> int:
+        source.write_bytes(os.urandom(size))
+        return original(self)
+
+    monkeypatch.setattr(Mirror, "estimate", estimate)
+    mirror.precopy()
+    assert mirror.passes == 2
+
+
+def test_the_number_of_passes_is_bounded(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror, _source, _copy = mirrored(os.urandom(17 << 20), b"")
+    monkeypatch.setattr(Mirror, "estimate", lambda self: 1 << 30)
+    monkeypatch.setattr(Mirror, "repair", lambda self: setattr(self, "passes", self.passes + 1) or 0)
+    mirror.precopy()
+    assert mirror.passes == 8
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(size=st.integers(17 << 20, 33 << 20), begin=st.floats(0, 0.9), share=st.floats(0.02, 1))
+def test_the_estimate_finds_any_changed_stretch(mirrored: Mirrored, size: int, begin: float, share: float) -> None:
+    mirror, source, _copy = mirrored(b"", b"")
+    os.truncate(source, size)
+    mirror.copy()
+    assert mirror.estimate() == 0
+    start = int(size * begin)
+    length = min(int(size * share), size - start)
+    with open(source, "r+b") as stream:
+        stream.seek(start)
+        stream.write(b"x" * length)
+    assert length / 2 <= mirror.estimate() + size / 100
+    assert mirror.estimate() - size / 100 <= length * 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 65535, 65536, 100_000, 256 * 65536 + 1])
+def test_the_estimate_of_files_of_any_size(mirrored: Mirrored, size: int) -> None:
+    mirror, _source, _copy = mirrored(b"a" * size, b"b" * size)
+    assert size * 0.9 <= mirror.estimate() <= size
+
+
+def test_the_copy_goes_to_the_disk_chunk_by_chunk(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk once, and never more than two per thread on the way."""
+    started: list[int] = []
+    ended: list[int] = []
+    most = []
+
+    def start(_descriptor: int, offset: int, count: int) -> bool:
+        assert count == engine._CHUNK
+        started.append(offset)
+        most.append(len(started) - len(ended))
+        return True
+
+    def wait(_descriptor: int, offset: int, count: int) -> bool:
+        assert (offset, count) in {(begun, engine._CHUNK) for begun in started}
+        ended.append(offset)
+        return True
+
+    monkeypatch.setattr(syscalls, "start_writing", start)
+    monkeypatch.setattr(syscalls, "await_writing", wait)
+    size = 6 * engine._CHUNK + 5
+    mirror, source, copy = mirrored(b"", b"")
+    os.truncate(source, size)
+    mirror.copy()
+    assert sorted(started) == list(range(0, size, engine._CHUNK))
+    assert len(set(ended)) == len(ended) == len(started) - engine._WORKERS
+    assert max(most) <= 2 * engine._WORKERS
+    assert copy.stat().st_size == size
+
+
+def test_a_write_that_the_disk_refused_is_not_lost(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting takes the error away from the fsync that follows."""
+
+    def refused(*_arguments: int) -> int:
+        import ctypes
+        import errno
+
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+    mirror, source, _copy = mirrored(b"", b"")
+    os.truncate(source, 1 << 20)
+    monkeypatch.setattr(syscalls, "_sync_file_range", refused)
+    with pytest.raises(OSError, match="Input/output error"):
+        mirror.copy()
+
+
+@pytest.mark.parametrize("missing", ["_fallocate", "_sync_file_range"])
+def test_copies_where_the_system_lacks_a_call(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr(syscalls, missing, None)
+    mirror, source, copy = mirrored(os.urandom((17 << 20) + 3), b"")
+    mirror.precopy()
+    assert copy.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("left", [0, 4096, 9 << 20])
+def test_a_source_that_shrinks_while_it_is_copied(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    mirror, source, copy = mirrored(os.urandom(20 << 20), b"")
+    original = engine._write
+
+    def write(descriptor: int, data: memoryview, offset: int) -> None:
+        original(descriptor, data, offset)
+        if source.stat().st_size > left:
+            os.truncate(source, left)
+
+    monkeypatch.setattr(engine, "_write", write)
+    mirror.precopy()
+    mirror.repair()
+    assert copy.read_bytes() == source.read_bytes()
+    assert copy.stat().st_blocks * 512 <= left + 65536, "what was reserved for it is given back"
+
+
+def test_a_source_that_grows_while_it_is_copied(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror, source, copy = mirrored(os.urandom(17 << 20), b"")
+    original = engine._write
+
+    def write(descriptor: int, data: memoryview, offset: int) -> None:
+        original(descriptor, data, offset)
+        if source.stat().st_size < 30 << 20:
+            os.truncate(source, source.stat().st_size + 123_457)
+
+    monkeypatch.setattr(engine, "_write", write)
+    mirror.precopy()
+    monkeypatch.setattr(engine, "_write", original)
+    mirror.repair()
+    assert copy.read_bytes() == source.read_bytes()
+
+
+def test_a_sparse_source_is_copied_whole(mirrored: Mirrored) -> None:
+    mirror, source, copy = mirrored(b"", b"")
+    with open(source, "r+b") as stream:
+        for offset in (5, 9 << 20, 20 << 20):
+            stream.seek(offset)
+            stream.write(b"data")
+    mirror.precopy()
+    assert copy.read_bytes() == source.read_bytes()
