@@ -181,8 +181,11 @@ def test_retention(two_directories: Scene) -> None:
         first = scene.run("prune", at=(event := LOT.choice(step)), fault="SIGKILL")
         require_killed(first, event)
         watch.hold(first)
-        # What is left of it without COMMIT goes when it has been so for longer than any backup takes.
-        after = scene.run("prune", clock_offset_s=5 * day)
+        # What is left of it without COMMIT goes when the store has had it for longer than any backup takes.
+        for target in ("target-near", "target-other"):
+            for path in (scene.world.top / target / "fluxhero/production/generations" / gone).rglob("*"):
+                os.utime(path, (path.stat().st_mtime - 5 * day,) * 2)
+        after = scene.run("prune")
         assert after.code == 0, f"event {event}: {after.out}"
         watch.hold_after_next_run(after)
         assert gone not in held(), f"event {event}"
