@@ -160,7 +160,7 @@ def _row(item: Result) -> str:
 def drawing(results: Sequence[Result], size: str = "2.4GB") -> str:
     """An SVG of bars: the seconds of each method for the databases of one size."""
     chosen = [(key, members) for key, members in groups(results) if key[1] == size]
-    width, left, bar, gap = 860, 260, 18, 6
+    width, left, thick, gap = 860, 260, 18, 6
     body: list[str] = []
     y = 20
     for (case, _size, journal), members in chosen:
@@ -173,9 +173,9 @@ def drawing(results: Sequence[Result], size: str = "2.4GB") -> str:
             kind = "ours" if item["name"] == "ours" else "peer"
             seconds = f"{item['median_s']:.1f} s" if item["finished"] else "does not end, or fails"
             body.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(item["name"])}</text>')
-            body.append(f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{bar}" class="{kind}"/>')
+            body.append(f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{thick}" class="{kind}"/>')
             body.append(f'<text x="{left + length + 6:.1f}" y="{y + 13}">{seconds}</text>')
-            y += bar + gap
+            y += thick + gap
         y += 14
     style = (
         "text{font:13px sans-serif;fill:#222}.head{font-weight:bold}.ours{fill:#1b7f5c}.peer{fill:#9aa7b4}"

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scene import EngineServer
-from tests.integration.conftest import object_store  # noqa: F401 - a fixture
-from tests.integration.restore.conftest import new_world  # noqa: F401 - a fixture
+from tests.integration import conftest as integration
+from tests.integration.restore import conftest as restoring
+
+object_store = integration.object_store
+new_world = restoring.new_world
 
 # Services with a database, which the tests of single layers use too.
 for directory in ("restore", "sqlite"):

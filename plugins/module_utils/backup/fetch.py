@@ -309,4 +309,3 @@ def _prepare(dest: Path, parts: Sequence[Part], cache: Sequence[CacheFile]) -> N
 
 def _record(manifest: Manifest, part: Part) -> DatabaseRecord:
     return next(record for record in manifest.databases if f"db-{record.name}" == part.name)
-

@@ -212,6 +212,7 @@ class Targets:
         if found is None or (store.now() - found.modified).total_seconds() >= RENEW_AFTER_S:
             store.renew(key)
 
+
 class CacheShelves:
     """Which cache files the targets hold, in which encrypted forms: from their listings and the host's notes."""
 
