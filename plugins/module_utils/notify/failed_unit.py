@@ -55,5 +55,7 @@ def describe(config: Config, unit: str, *, clock: Clock | None = None, runner: R
 def _log(unit: str, invocation: str, runner: Runner) -> list[str]:
     """The last lines of the unit's last run."""
     chosen = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation.isalnum() else ["--unit", unit]
+    # What a unit said last may still be on its way to the journal.
+    runner(["journalctl", "--sync"], timeout_s=20, check=False)
     command = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={_LINES}", *chosen]
     return list(runner(command, timeout_s=20).text.splitlines())
