@@ -304,6 +304,8 @@ class Pipeline:
             if progress is not None:
                 progress(BYTES, {"done": read.bytes, "total": size})
         read.catch_up(os.fstat(descriptor).st_size)
+        if progress is not None:
+            progress(BYTES, {"done": read.bytes, "total": size})
         return read.digest()
 
     def output_digest(self) -> Digest:

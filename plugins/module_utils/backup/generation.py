@@ -342,8 +342,14 @@ class _Run:
             timeout_s=self.deadline.left_s,
             digest=False,
             rows=False,
+            durable=False,  # it is encrypted and removed; what counts after a power failure is on the targets
             clock=self.clock,
         )
+        if taken.lock_held_s > database.busy_timeout_s:
+            self.problems.append(
+                f"writers of {database.path} could not commit for {taken.lock_held_s:.3g} s, and the service waits for"
+                f" {database.busy_timeout_s:g} s only: give the backup memory to keep two copies of the database in"
+            )
         self.step("prove", database=database.name, method=taken.method, writer_stall_s=taken.lock_held_s)
         name = f"db-{database.name}"
         file = staged.objects / f"{name}.sqlite.zst.age"

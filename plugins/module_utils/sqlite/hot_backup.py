@@ -106,6 +106,7 @@ def backup(
     verify: str = "open",
     digest: bool = True,
     rows: bool = True,
+    durable: bool = True,
     clock: Clock | None = None,
 ) -> Snapshot:
     """Take a snapshot of a database that others may be writing to.
@@ -122,6 +123,8 @@ def backup(
         verify: `open`, or also SQLite's `quick` or `full` check, of the snapshot.
         digest: compute its SHA-256.
         rows: count the rows of each table of the snapshot.
+        durable: the snapshot survives a power failure. Without, the disk is spared the work, for a snapshot that is
+            only read and removed.
 
     Raises:
         InputError: `src` is not a database, or `dest` cannot be one.
@@ -137,13 +140,14 @@ def backup(
     source, target, notes = inspect(src, dest, overwrite=overwrite)
     try:
         with _partial(target) as partial:
-            taken = _take(source, partial, deadline)
+            taken = _take(source, partial, deadline, durable)
             notes += taken.notes
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                synced = pool.submit(os.fsync, partial.descriptor)
+                synced = pool.submit(os.fsync, partial.descriptor) if durable else None
                 hashed = pool.submit(_sha256, partial.path, deadline) if digest else None
                 counted = _prove(source, partial, taken, verify, rows, deadline)
-                synced.result()
+                if synced:
+                    synced.result()
                 sha256 = hashed.result() if hashed else ""
             deadline.check("bringing the snapshot to the disk")
             size = os.fstat(partial.descriptor).st_size
@@ -334,7 +338,7 @@ class _Again(Exception):
     """The source is not what it was when this attempt began (replaced, other journal mode, other schema)."""
 
 
-def _take(source: Path, partial: _Partial, deadline: Deadline) -> _Taken:
+def _take(source: Path, partial: _Partial, deadline: Deadline, durable: bool) -> _Taken:
     for _attempt in range(_ATTEMPTS):
         # Opened before SQLite's connection and closed after it, because closing any descriptor of the
         # database would drop this process's locks on it.
@@ -345,9 +349,10 @@ def _take(source: Path, partial: _Partial, deadline: Deadline) -> _Taken:
             if header is None:
                 raise InputError("is not a SQLite database", subject=str(source))
             with connect.sqlite_errors(source):
+                mirror = Mirror(raw, partial.descriptor, deadline, durable=durable)
                 if header.wal:
-                    return _from_wal(source, raw, partial, deadline)
-                return _from_rollback(source, raw, partial, deadline)
+                    return _from_wal(source, raw, partial, deadline, mirror)
+                return _from_rollback(source, raw, partial, deadline, mirror)
         except _Again:
             deadline.check("starting again, because the database was replaced or changed its journal mode")
         finally:
@@ -358,9 +363,8 @@ def _take(source: Path, partial: _Partial, deadline: Deadline) -> _Taken:
     )
 
 
-def _from_rollback(source: Path, raw: int, partial: _Partial, deadline: Deadline) -> _Taken:
+def _from_rollback(source: Path, raw: int, partial: _Partial, deadline: Deadline, mirror: Mirror) -> _Taken:
     clock = deadline.clock
-    mirror = Mirror(raw, partial.descriptor, deadline)
     cloned = mirror.clone()
     if not cloned:
         mirror.precopy()
@@ -385,14 +389,13 @@ def _from_rollback(source: Path, raw: int, partial: _Partial, deadline: Deadline
     return _Taken("reflink" if cloned else "pre-copy", mirror.passes, held, "delete", facts, notes)
 
 
-def _from_wal(source: Path, raw: int, partial: _Partial, deadline: Deadline) -> _Taken:
+def _from_wal(source: Path, raw: int, partial: _Partial, deadline: Deadline, mirror: Mirror) -> _Taken:
     con, notes = _begin(source, raw, deadline)
     try:
         _require_same(source, raw)
         if _journal_mode(con) != "wal":
             raise _Again
         before = _Facts.read(con)
-        mirror = Mirror(raw, partial.descriptor, deadline)
         cloned = mirror.clone()
         if not cloned:
             mirror.copy()

@@ -42,12 +42,14 @@ class Mirror:
         source: readable descriptor of a regular file.
         copy: readable and writable descriptor of another one.
         deadline: asked between blocks.
+        durable: bring the copy to the disk while it is made; without, that is left to the system.
     """
 
-    def __init__(self, source: int, copy: int, deadline: Deadline) -> None:
+    def __init__(self, source: int, copy: int, deadline: Deadline, *, durable: bool = True) -> None:
         self._source = source
         self._copy = copy
         self._deadline = deadline
+        self._durable = durable
         self.passes = 0
 
     def clone(self) -> bool:
@@ -84,14 +86,18 @@ class Mirror:
         size = os.fstat(self._copy).st_size
         if size < _SMALL:
             return
-        os.fdatasync(self._copy)
+        self._flush()
         previous = size
         while self.passes < _MOST_PASSES and self.estimate() > size * _WORTH_A_PASS:
             changed = self.repair()
-            os.fdatasync(self._copy)
+            self._flush()
             if changed > previous / 2:
                 break
             previous = changed
+
+    def _flush(self) -> None:
+        if self._durable:
+            os.fdatasync(self._copy)
 
     def estimate(self) -> int:
         """About how many bytes differ, from samples: one, at a random place, of each part of the file."""
@@ -131,7 +137,7 @@ class Mirror:
                 written += count
                 self._deadline.check("copying")
             # Waiting for the chunk before keeps the disk's queue, in which others wait, short.
-            if syscalls.start_writing(self._copy, start, _CHUNK) and previous >= 0:
+            if self._durable and syscalls.start_writing(self._copy, start, _CHUNK) and previous >= 0:
                 syscalls.await_writing(self._copy, previous, _CHUNK)
             previous = start
         return written

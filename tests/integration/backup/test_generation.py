@@ -377,6 +377,14 @@ def test_every_step_is_in_the_journal(world: World) -> None:
     assert steps.index("prove") < steps.index("encrypt") < steps.index("ready") < steps.index("commit")
 
 
+def test_a_lock_that_the_service_does_not_wait_for_is_a_problem(world: World) -> None:
+    world.document["databases"][0]["busy_timeout_s"] = 0
+    result = world.create()
+    assert result["result"] == "degraded"
+    assert "could not commit" in result["problems"][0]
+    assert str(world.database) in result["problems"][0]
+
+
 def test_check_mode_plan_writes_nothing(world: World) -> None:
     before = contents(world.top)
     plan = generation.plan(world.config(), "full")
