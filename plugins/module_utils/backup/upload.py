@@ -192,7 +192,10 @@ class Targets:
             known = self._index.get(item.object, store.name)
             if known is None:
                 self._renew(store, key)
-                known = next(stored for stored in item.stored if stored.bytes == there[key])
+                # Encrypting twice gives other bytes of the same size: only the content tells which form it is.
+                known = Stored(there[key], store.digest(key))
+            if known not in item.stored:
+                raise StoreError(f"target {store.name} holds a form of it that the manifest does not list", subject=key)
             cached[item.object] = known
         return cached
 
@@ -222,9 +225,11 @@ class CacheShelves:
         self._base = layout.base(config.service, config.host)
         self._index = index
         self._shelves = {name: self._shelf(store) for name, store in stores.items()}
+        # What waits for a target will be there before what is made now.
+        self._waiting = staging.ready(config.require_backup().staging_dir)
 
     def forms(self, name: str) -> tuple[list[Stored], bool]:
-        """The forms that the targets hold of a cache object, and whether one of them may lack it."""
+        """The forms of a cache object that the targets hold or are about to get, and whether one may lack it."""
         key = self._base + name
         forms: list[Stored] = []
         lacking = False
@@ -239,7 +244,8 @@ class CacheShelves:
                 known = Stored(shelf[key], self._stores[target].digest(key))
             if known is not None and known not in forms:
                 forms.append(known)
-        return forms, lacking
+        waiting = [staged.cache_form(name) for staged in self._waiting if name in staged.cache_objects()]
+        return forms + [form for form in dict.fromkeys(waiting) if form not in forms], lacking
 
     def save(self, wanted: Collection[str]) -> None:
         """Write what was noted, for the cache objects that are still wanted."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fluxmaint.backup import upload
+from fluxmaint.core.clock import Clock
+from fluxmaint.core.errors import StoreError
 from fluxmaint.store.path import PathStore
 from fluxmaint.store.s3 import PART_BYTES, S3Store
 
@@ -163,9 +166,53 @@ class TestRenewal:
         assert object_store.client().list_objects_v2(Bucket=BUCKET, Prefix="renew/x/")["KeyCount"] == 1
 
 
-def fail_engine(key: str) -> None:
-    from fluxmaint.core.errors import StoreError
+class TestForms:
+    """Encrypting a cache file twice gives other bytes of the same size: what a target holds must be in the manifest."""
 
+    def test_generations_that_were_made_while_every_target_was_away(self, world: World, tmp_path: Path) -> None:
+        (world.store / ".fluxmaint-target").unlink()
+        for hours in (-2, -1):
+            with pytest.raises(StoreError, match="no target took"):
+                world.create(clock=At(hours))
+        result = world.create(targets=[world.target()])
+        assert len(result["caught_up"]) == 2
+        for identity in (*result["caught_up"], result["id"]):
+            world.fetch(tmp_path / identity, identity, parts=["cache"])
+
+    def test_a_new_target_that_was_cut_off_before_the_first_commit(
+        self, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.create(clock=At(-2))
+        targets = [world.target(), world.target("second", "second")]
+        put_file = PathStore.put_file
+
+        def cut(self: PathStore, key: str, *arguments: Any, **options: Any) -> bool:
+            if self.name == "second" and "/generations/" in key:
+                fail_engine(key)
+            return put_file(self, key, *arguments, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(PathStore, "put_file", cut)
+            first = world.create(targets=targets, clock=At(-1))
+        assert first["targets"] == {"local": "stored", "second": "failed"}
+        second = world.create(targets=targets)
+        assert second["result"] == "ok"
+        for identity in (first["id"], second["id"]):
+            for target in ("local", "second"):
+                world.fetch(tmp_path / target / identity, identity, target=target, parts=["cache"])
+
+
+class At(Clock):
+    """The system's clock, some hours off."""
+
+    def __init__(self, hours: float) -> None:
+        self._off = timedelta(hours=hours)
+
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc) + self._off
+
+
+def fail_engine(key: str) -> None:
     raise StoreError("not today", subject=key)
 
 
