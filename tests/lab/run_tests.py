@@ -10,6 +10,7 @@ measures time.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -36,6 +37,9 @@ ALL = (*COMPUTING, "molecule", "sabotage", "drill")
 FAILURE_LINES = 40
 
 _output = threading.Lock()
+# Process groups of the commands that run now, and whether no other may start: tests were interrupted.
+_running: set[int] = set()
+_interrupted = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,10 @@ def execute(argv: Sequence[str | Path], log: Path, *, cwd: Path, env: dict[str, 
             env=env,
             start_new_session=True,
         )
+        _running.add(process.pid)
         try:
+            if _interrupted.is_set():
+                end_running()
             return process.wait(timeout=timeout_s)
         except BaseException as exc:
             os.killpg(process.pid, signal.SIGKILL)
@@ -127,6 +134,27 @@ def execute(argv: Sequence[str | Path], log: Path, *, cwd: Path, env: dict[str, 
                 raise
             output.write(f"\nkilled: it took longer than {timeout_s:.0f} s\n".encode())
             return -signal.SIGKILL
+        finally:
+            _running.discard(process.pid)
+
+
+def side_by_side(lanes: Sequence[Callable[[], None]]) -> None:
+    """Run each in a thread of its own. Ctrl-C ends what they run, which has sessions of its own and does not get it."""
+    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
+        try:
+            for job in [pool.submit(lane) for lane in lanes]:
+                job.result()
+        except BaseException:
+            end_running()
+            raise
+
+
+def end_running() -> None:
+    """Kill the commands that run, with all their children, and each one that starts from now on."""
+    _interrupted.set()
+    for group in list(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def run_static(runner: Runner, wanted: Sequence[str]) -> None:
@@ -275,12 +303,10 @@ def main() -> int:
     shutil.rmtree(JUNIT, ignore_errors=True)
     JUNIT.mkdir(parents=True)
     runner = Runner([])
-    with ThreadPoolExecutor(max_workers=2) as lanes:
-        jobs = [lanes.submit(run_computing, runner, wanted)]
-        if "molecule" in wanted:
-            jobs.append(lanes.submit(run_molecule, runner, [name for name in options.scenarios.split(",") if name]))
-    for job in jobs:
-        job.result()
+    lanes: list[Callable[[], None]] = [lambda: run_computing(runner, wanted)]
+    if "molecule" in wanted:
+        lanes.append(lambda: run_molecule(runner, [name for name in options.scenarios.split(",") if name]))
+    side_by_side(lanes)
     if "sabotage" in wanted:
         run_sabotage(runner)
     if "drill" in wanted:
