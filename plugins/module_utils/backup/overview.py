@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def overview(
     Returns:
         `targets` with the state of each; `generations` newest first, each once with the `targets` that hold it
         (`missing_on` lists those in reach that do not); `newest` and `newest_proven`: the ids of the newest committed
-        and newest proven generation on any target, empty when there is none.
+        and newest proven generation on any target, empty when there is none. What claims to come from the future is
+        neither: it would look fresh for ever.
 
     Raises:
         StoreError: no target could be reached.
@@ -140,12 +141,17 @@ def _described(
     return facts
 
 
+def is_future(item: Mapping[str, Any]) -> bool:
+    """Whether a generation claims to be further ahead than clocks that are kept in time can be."""
+    return bool(item["age_s"] < -catalog.FUTURE.total_seconds())
+
+
 def _summary(generations: list[dict[str, Any]]) -> dict[str, Any]:
-    committed = [item["id"] for item in generations if item["state"] == catalog.COMMITTED]
-    proven = [item["id"] for item in generations if item["state"] == catalog.COMMITTED and item["proven_by"]]
+    committed = [item for item in generations if item["state"] == catalog.COMMITTED]
+    true = [item for item in committed if not is_future(item)]
     return {
         "committed": len(committed),
         "orphans": len(generations) - len(committed),
-        "newest": max(committed, default=""),
-        "newest_proven": max(proven, default=""),
+        "newest": max((item["id"] for item in true), default=""),
+        "newest_proven": max((item["id"] for item in true if item["proven_by"]), default=""),
     }

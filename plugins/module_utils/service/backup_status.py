@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ..backup import layout, overview, restore, verify
+from ..backup import catalog, layout, overview, restore, verify
 from ..core.clock import Clock, parse_utc, utc_text
 from ..core.config import MAX_AGE_S, MAX_PROVEN_AGE_S, Config
 from ..core.errors import EngineError, StoreError
@@ -103,6 +103,9 @@ def judge(facts: Mapping[str, Any]) -> list[dict[str, str]]:
     if facts["makes_backups"]:
         _judge_last_backup(facts, say)
         _judge_targets(facts["targets"], facts["newest"], say)
+        for item in facts["generations"]:
+            if overview.is_future(item) and item["state"] == catalog.COMMITTED:
+                say(DEGRADED, f"future_{item['id']}", f"generation {item['id']} claims to come from the future")
         _judge_ages(facts, say)
     if facts["verification"]:
         _judge_verification(facts["verification"], facts["max_age_s"], say)

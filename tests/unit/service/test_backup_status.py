@@ -16,12 +16,12 @@ from fluxmaint.service import backup_status
 
 ID = "20261123T020000Z-7f3a2c"
 OLDER = "20261122T020000Z-aaaaaa"
+ENTRY = {"id": ID, "kind": "daily", "age_s": 14400, "bytes": 1500, "state": "committed", "proven_by": ["staging"]}
 
 
 def facts(**changes: Any) -> dict[str, Any]:
     """A host whose backups are well; `changes` replace facts."""
     target = {"reachable": True, "error": "", "committed": 2, "orphans": 0, "newest": ID, "newest_proven": ID}
-    entry = {"kind": "daily", "age_s": 14400, "bytes": 1500, "state": "committed", "proven_by": ["staging"]}
     return {
         "service": "fluxhero",
         "host": "production",
@@ -41,7 +41,7 @@ def facts(**changes: Any) -> dict[str, Any]:
         "due_by": "2026-11-24T04:00:00Z",
         "targets": {"offsite": target, "local": dict(target)},
         "generations": [
-            {**entry, "id": ID, "proven_at": "2026-11-23T04:00:00Z", "targets": ["local", "offsite"],
+            {**ENTRY, "proven_at": "2026-11-23T04:00:00Z", "targets": ["local", "offsite"],
              "orphan_on": [], "missing_on": []}
         ],
         "lease": None,
@@ -91,6 +91,7 @@ def test_all_well_has_no_reason() -> None:
         ({"targets": target(committed=0, newest="")}, "degraded", "target_empty_offsite"),
         ({"targets": target(newest=OLDER)}, "degraded", "target_behind_offsite"),
         ({"targets": {"offsite": target(reachable=False)["offsite"]}}, "failed", "no_target"),
+        ({"generations": [{**ENTRY, "age_s": -3 * 86400}]}, "degraded", f"future_{ID}"),
         ({"unfinished_restore": "r1"}, "failed", "restore_unfinished"),
         ({"unfinished_restore": "r1", "running_restore": True}, "degraded", "restore_running"),
         ({"held_units": ["a.service"]}, "failed", "units_held"),
