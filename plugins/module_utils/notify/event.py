@@ -77,8 +77,11 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 def known_secrets(config: Config) -> list[str]:
     """What must never leave the host: values in the service's configuration, credentials, ping addresses."""
     files = [*config.config_files, config.notify.ping_file]
-    if config.backup is not None:
-        files += [target.credentials_file for target in config.backup.targets if isinstance(target, TargetS3)]
+    targets = [*config.backup.targets] if config.backup is not None else []
+    if config.verify is not None:
+        targets.append(config.verify.target)
+        files += [config.verify.proof_credentials_file] if config.verify.proof_credentials_file else []
+    files += [target.credentials_file for target in targets if isinstance(target, TargetS3)]
     found: set[str] = set()
     for path in files:
         found.update(_values(_content(path)))

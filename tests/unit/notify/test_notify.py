@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import threading
@@ -145,6 +146,25 @@ def test_secrets_are_blanked_out_everywhere(config: configuration.Config, tmp_pa
     assert "[redacted]" in everything
     assert "paper" in told["event"]["message"]  # too short to be a secret
     assert "visible" not in " ".join(known_secrets(config))
+
+
+def test_the_credentials_of_a_verifier_are_secrets(config: configuration.Config, tmp_path: Path) -> None:
+    for name in ("reader", "prover"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"access_key": f"{name}-id", "secret_key": f"{name}-secret"}))
+    verify = configuration.Verify(
+        verifier="staging",
+        target=dataclasses.replace(config.require_backup().targets[0], credentials_file=tmp_path / "reader.json"),
+        proof_credentials_file=tmp_path / "prover.json",
+        identity_file=tmp_path / "verifier.key",
+        signing_key_file=tmp_path / "verifier_ed25519",
+        allowed_signers_file=tmp_path / "allowed_signers",
+        work_dir=tmp_path / "work",
+        older=1,
+        budget_s=60,
+        origins=[],
+    )
+    found = known_secrets(dataclasses.replace(config, backup=None, verify=verify))
+    assert {"reader-secret", "prover-secret"} <= set(found)
 
 
 def test_forms_of_secrets_are_known() -> None:
