@@ -32,7 +32,7 @@ from ..core.errors import ConfigError, IntegrityError, StoreError
 from ..core.human import size_text
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
-from ..store.base import AccessDenied, Store, Version
+from ..store.base import AccessDenied, Store, TooLarge, Version
 from ..store.open import open_store
 from . import layout, proof, retention, staging
 from .manifest import Manifest
@@ -114,6 +114,7 @@ def prune_configured(
 
     Raises:
         LeaseError: a backup is running.
+        StoreError: a target failed; the others are done.
     """
     clock = clock or Clock()
     backup = config.require_backup()
@@ -123,7 +124,7 @@ def prune_configured(
             "no target is a directory; buckets are pruned from the controller, with credentials of their own",
             remedy="run the playbook backup_prune",
         )
-    results = []
+    results, errors = [], []
     with Lease(config.run_dir / "backup.lock", purpose="prune", clock=clock):
         waiting = [
             Manifest.from_bytes(staged.manifest_file.read_bytes(), subject=str(staged.manifest_file))
@@ -134,10 +135,9 @@ def prune_configured(
             others = [
                 StoreWitness(open_store(other, clock), *place) for other in backup.targets if other.name != one.name
             ]
-            store = open_store(one, clock, write_credentials_file=credentials_file)
-            results.append(
-                prune(
-                    store,
+            try:
+                result = prune(
+                    open_store(one, clock, write_credentials_file=credentials_file),
                     config.service,
                     config.host,
                     policy=backup.retention,
@@ -150,7 +150,12 @@ def prune_configured(
                     journal=journal,
                     progress=progress,
                 )
-            )
+            except StoreError as error:  # the others have their turn
+                errors.append(error)
+            else:
+                results.append(result)
+    if errors:
+        raise errors[0]
     degraded = any(result["result"] != "ok" for result in results)
     return {
         "result": "degraded" if degraded else "ok",
@@ -347,7 +352,8 @@ class _Run:
         found: set[str] = set()
         for identity in identities:
             key = layout.generation(self.service, self.host, identity) + layout.MANIFEST
-            with contextlib.suppress(IntegrityError):
+            # What is no manifest must not keep the rest from being pruned: anybody who may upload could put it there.
+            with contextlib.suppress(IntegrityError, TooLarge):
                 if self.store.exists(key):
                     manifest = Manifest.from_bytes(self.store.get_bytes(key, MANIFEST_LIMIT), subject=key)
                     found |= {item.object for item in manifest.cache}
@@ -446,13 +452,20 @@ class _Run:
         except AccessDenied as error:
             self.problems.append(f"unfinished uploads cannot be listed: {error}")
             found = []
-        old = [upload for upload in found if store_now - upload.started > grace]
-        for upload in old:
+        aborted = 0
+        for upload in found:
+            if store_now - upload.started <= grace:
+                continue
             self.step("abort_upload", object=upload.key, target=self.store.name)
+            try:
+                if not self.dry_run:
+                    self.store.abort(upload)
+            except AccessDenied as error:
+                self.problems.append(f"unfinished uploads cannot be ended: {error}")
+                break
             self.changed = True
-            if not self.dry_run:
-                self.store.abort(upload)
-        return {"aborted": len(old), "waiting": len(found) - len(old)}
+            aborted += 1
+        return {"aborted": aborted, "waiting": len(found) - aborted}
 
 
 def table(result: dict[str, Any]) -> str:

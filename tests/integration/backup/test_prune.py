@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fluxmaint.backup import catalog, generation, layout, proof, prune
 from fluxmaint.core.clock import Clock
-from fluxmaint.core.errors import ConfigError, LeaseError
+from fluxmaint.core.errors import ConfigError, LeaseError, StoreError
 from fluxmaint.core.journal import Journal
 from fluxmaint.core.lease import Lease
 from fluxmaint.store.open import open_store
@@ -89,6 +89,16 @@ def history(world: World, tmp_path: Path) -> list[str]:
     for identity in found[2:]:
         prove(world, identity, tmp_path)
     return found
+
+
+def test_a_target_that_is_away_does_not_keep_the_others_from_being_pruned(world: World, history: list[str]) -> None:
+    config = world.config(retention=POLICY, targets=targets(world))
+    (world.top / "one/.fluxmaint-target").unlink()
+    with pytest.raises(StoreError, match="target one lacks its marker"):
+        prune.prune_configured(config, journal=Journal(config.journal_file))
+    ends = [entry["result"] for entry in Journal(world.top / "state/journal.jsonl").read("prune") if "result" in entry]
+    assert ends == ["failed", "ok"]
+    assert ids(world, "two") == history[::-1], "what the other target holds is not known: nothing is deleted"
 
 
 def test_the_policy_is_applied_on_every_directory(world: World, history: list[str], tmp_path: Path) -> None:
@@ -324,8 +334,6 @@ class TestInABucket:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """It waited for the target for days, half stored."""
-        from fluxmaint.core.errors import StoreError
-
         put_new = S3Store.put_new
 
         def fail(self: S3Store, key: str, data: bytes) -> None:
