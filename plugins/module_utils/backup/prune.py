@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,13 +32,12 @@ from ..core.errors import ConfigError, IntegrityError, StoreError
 from ..core.human import size_text
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
+from ..core.progress import Report
 from ..store.base import AccessDenied, Store, TooLarge, Version
 from ..store.open import open_store
 from . import layout, proof, retention, staging
 from .manifest import Manifest
 from .opening import MANIFEST_LIMIT, Opened, open_generation
-
-Progress = Callable[[str, dict[str, Any]], None]
 
 
 class Witness(Protocol):
@@ -104,7 +103,7 @@ def prune_configured(
     dry_run: bool = False,
     clock: Clock | None = None,
     journal: Journal,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> dict[str, Any]:
     """Prune the targets of this host: those that are directories, or the one that is named.
 
@@ -177,7 +176,7 @@ def prune(
     dry_run: bool = False,
     clock: Clock | None = None,
     journal: Journal | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     known: dict[str, Known] | None = None,
 ) -> dict[str, Any]:
     """Prune one target. The caller keeps backups away where it can: on the host by the backup's lock.
@@ -220,7 +219,7 @@ class _Run:
         policy: Retention,
         clock: Clock,
         operation: Operation | None,
-        progress: Progress | None,
+        progress: Report | None,
         *,
         dry_run: bool,
     ) -> None:

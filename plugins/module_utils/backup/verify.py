@@ -14,7 +14,7 @@ import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,6 @@ from .fetch import open_generation
 
 FORMAT = 1
 PROVEN, FAILED, UNREADABLE, UNREACHABLE, UNFINISHED = "proven", "failed", "unreadable", "unreachable", "unfinished"
-# An id further ahead than any clock may be wrong: nobody has made it honestly.
-_AHEAD = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def choose_older(candidates: Sequence[Candidate], now: datetime, draw: random.Ra
 
 
 def _ahead(item: Candidate, now: datetime) -> bool:
-    return item.started_at > now + _AHEAD
+    return item.started_at > now + catalog.FUTURE
 
 
 def run(
