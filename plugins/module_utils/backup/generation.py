@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,17 +148,30 @@ class _Beside:
     """
 
     def __init__(self, work: Callable[[Deadline], _Proven], deadline: Deadline) -> None:
+        self._work = work
         self._deadline = deadline
-        self._pool = concurrent.futures.ThreadPoolExecutor(1)
-        self._future = self._pool.submit(work, deadline)
+        self._future: concurrent.futures.Future[_Proven] = concurrent.futures.Future()
+        # A daemon, because a signal may arrive while it is being started: then nobody waits for it.
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> _Beside:
+        try:
+            self._thread.start()
+        except BaseException:
+            self._deadline.cancel()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._future.done():
             self._deadline.cancel()
-        self._pool.shutdown()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._future.set_result(self._work(self._deadline))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
+            self._future.set_exception(error)
 
     def watch(self, progress: Progress | None) -> Progress:
         """The same progress, which also ends the block with the work's error as soon as there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -37,6 +38,30 @@ def test_leaving_the_block_early_cancels_the_work() -> None:
         with generation._Beside(work, Deadline(Clock(), 60, "x")):
             raise ValueError("encryption")
     assert time.monotonic() - begun < 10
+
+
+def test_a_signal_while_the_thread_starts_leaves_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    cancelled = threading.Event()
+
+    def work(deadline: Deadline) -> object:
+        while deadline.left_s > 0:
+            time.sleep(0.01)
+        cancelled.set()
+        return None
+
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        begin(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt), generation._Beside(work, Deadline(Clock(), 60, "x")):
+        pass
+    assert cancelled.wait(10)
+    assert started[0].daemon
 
 
 def test_progress_and_result_pass_through() -> None:
