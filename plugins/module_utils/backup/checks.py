@@ -69,7 +69,7 @@ def examine(
     answers = []
     for name, sql, expect in invariants:
         try:
-            value = fingerprint.query_value(path, sql, immutable=True, timeout_s=timeout_s)
+            value = fingerprint.query_value(path, sql, immutable=True, timeout_s=timeout_s, deadline=deadline)
         except EngineError as error:
             wrong.append(f"the invariant {name} cannot be asked: {error.message}")
             continue
@@ -84,13 +84,21 @@ def examine(
     return Findings(report, answers)
 
 
-def newest(path: Path, queries: Mapping[str, str], *, subject: str, timeout_s: float) -> Any:
+def newest(
+    path: Path,
+    queries: Mapping[str, str],
+    *,
+    subject: str,
+    deadline: connect.Deadline | None = None,
+) -> Any:
     """The newest business timestamp, or None when there is no such query; errors name `subject`."""
     sql = queries.get("newest")
     if sql is None:
         return None
     try:
-        value = fingerprint.query_value(path, sql, immutable=True, timeout_s=min(timeout_s, _QUERY_TIMEOUT_S))
+        value = fingerprint.query_value(
+            path, sql, immutable=True, timeout_s=_QUERY_TIMEOUT_S, deadline=deadline
+        )
     except EngineError as error:
         raise InputError(f"the query newest cannot be asked: {error.message}", subject=subject) from error
     if value is not None and not isinstance(value, (str, int, float)):

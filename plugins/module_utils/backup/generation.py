@@ -425,7 +425,7 @@ class _Run:
         if self.backup.content_digests == "always" or (self.backup.content_digests == "full" and self.kind == "full"):
             digests = fingerprint.content_digests(snapshot, immutable=True, deadline=deadline)
             tables = {name: Table(rows, digests[name]["sha256"]) for name, rows in found.rows.items()}
-        newest = checks.newest(snapshot, database.queries, subject=subject, timeout_s=deadline.left_s)
+        newest = checks.newest(snapshot, database.queries, subject=subject, deadline=deadline)
         return _Proven(tables, newest, found.invariants)
 
     def _no_drift(self, database: Database, rows: dict[str, int], previous: Manifest | None) -> None:

@@ -225,20 +225,23 @@ class Deadline:
         clock: where time comes from.
         timeout_s: seconds from now.
         subject: the file to name in the error.
+        within: another deadline, whose end or cancelling ends this one too.
     """
 
-    def __init__(self, clock: Clock, timeout_s: float, subject: str) -> None:
+    def __init__(self, clock: Clock, timeout_s: float, subject: str, within: Deadline | None = None) -> None:
         if timeout_s <= 0:
             raise InputError(f"the time limit must be above 0 s, not {timeout_s:g}", subject=subject)
         self.clock = clock
         self.timeout_s = timeout_s
         self.subject = subject
         self._end = clock.monotonic() + timeout_s
+        self._within = within
 
     @property
     def left_s(self) -> float:
         """Seconds left; negative afterwards."""
-        return self._end - self.clock.monotonic()
+        left_s = self._end - self.clock.monotonic()
+        return min(left_s, self._within.left_s) if self._within else left_s
 
     def cancel(self) -> None:
         """Let the work end as if time were over; another thread may call this."""

@@ -201,14 +201,16 @@ def run_query(
     max_rows: int = 1000,
     immutable: bool = False,
     clock: Clock | None = None,
+    deadline: Deadline | None = None,
 ) -> list[tuple[Any, ...]]:
     """The rows of one SELECT that can neither write, attach files nor call PRAGMAs.
 
     Args:
         timeout_s: the statement is interrupted after this many seconds, so that it cannot block writers.
         max_rows: more rows than this are an InputError.
+        deadline: also ends the statement, when somebody else cancels it or its time is over.
     """
-    deadline = Deadline(clock or Clock(), timeout_s, str(path))
+    deadline = Deadline(clock or Clock(), timeout_s, str(path), deadline)
     with reading(path, busy_timeout_s=busy_timeout_s, immutable=immutable) as con:
         deadline.bind(con)
         con.set_authorizer(
