@@ -119,9 +119,9 @@ def create(
         StoreError: no target took it; it stays staged for the next run.
     """
     clock = clock or Clock()
-    backup = _preconditions(config, kind)
     lock = Lease(config.run_dir / "backup.lock", purpose=f"backup {kind}", clock=clock)
     with lock, journal.operation("backup", kind=kind) as operation, private_umask():
+        backup = _preconditions(config, kind)
         result = _Run(config, backup, kind, clock, operation, progress, accept_drift).go()
         operation.result = result["result"]
         operation.evidence = {key: result[key] for key in _JOURNALLED}

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which generations to keep: a pure function of what there is, the policy and the time.
 
-It looks at one target at a time. Kept are all generations of the last days, then one of each of the next older weeks
-and months that have any: a proven one before others, a full one before daily ones, and of those the newest. Weeks and
-months are counted by what is there, not by the calendar: when backups stop, the old ones stay. As time goes on and new
-generations come, what was deleted is never missed: nothing is kept later for a bucket that had it.
+It looks at one target at a time. Kept are all generations of the last days, and of the older ones one of each of the
+newest weeks and one of each of the newest months that have any: a proven one before others, a full one before daily
+ones, and of those the newest. Weeks and months are counted by what is there, not by the calendar: when backups stop,
+the old ones stay. They are counted apart, so that what was deleted is never missed as time goes on and new ones come.
 
 Three things stand above the policy. The newest generation, the newest full one, and of each kind the newest proven
 one are never deleted. Nothing is deleted unless a newer generation is proven and held by enough targets. And what
@@ -123,12 +123,10 @@ def _recent(present: Sequence[Held], policy: Retention, now: datetime) -> list[t
 
 
 def _sparse(present: Sequence[Held], policy: Retention, now: datetime) -> list[tuple[str, str]]:
-    """One of each week, then one of each month before the last of those weeks."""
+    """One of each week and one of each month, independent of each other: so what is deleted is never wanted later."""
     old = [item for item in present if _is_old(item, policy, now)]
-    weeks = _buckets(old, lambda item: item.at.strftime("%G-W%V"))[: policy.keep_weekly]
-    in_weeks = {item.id for _name, items in weeks for item in items}
-    rest = [item for item in old if item.id not in in_weeks]
-    months = _buckets(rest, lambda item: item.at.strftime("%Y-%m"))[: policy.keep_monthly]
+    weeks = list(_buckets(old, lambda item: item.at.strftime("%G-W%V")).items())[: policy.keep_weekly]
+    months = list(_buckets(old, lambda item: item.at.strftime("%Y-%m")).items())[: policy.keep_monthly]
     return [(_best(items).id, f"of the week {name}") for name, items in weeks] + [
         (_best(items).id, f"of the month {name}") for name, items in months
     ]
@@ -138,11 +136,11 @@ def _is_old(item: Held, policy: Retention, now: datetime) -> bool:
     return now - item.at > timedelta(days=policy.keep_days)
 
 
-def _buckets(items: Sequence[Held], name: Callable[[Held], str]) -> list[tuple[str, list[Held]]]:
+def _buckets(items: Sequence[Held], name: Callable[[Held], str]) -> dict[str, list[Held]]:
     found: dict[str, list[Held]] = {}
     for item in items:
         found.setdefault(name(item), []).append(item)
-    return list(found.items())
+    return found
 
 
 def _best(items: Sequence[Held]) -> Held:
