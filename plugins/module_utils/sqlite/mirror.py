@@ -104,12 +104,13 @@ class Mirror:
         size = os.fstat(self._source).st_size
         part = max(-(-size // _SAMPLES), _SAMPLE)
         seen = differ = 0
+        theirs, ours = bytearray(_SAMPLE), bytearray(_SAMPLE)
         for start in range(0, size, part):
             offset = start + random.randrange(0, part - _SAMPLE + 1, _UNIT)  # noqa: S311 - nobody gains by guessing it
-            theirs, ours = (bytearray(os.pread(file, _SAMPLE, offset)) for file in (self._source, self._copy))
-            seen += len(theirs)
-            if theirs != ours:
-                differ += sum(end - begin for begin, end in _differences(theirs, ours, len(theirs), len(ours)))
+            count, have = _fill(theirs, self._source, offset), _fill(ours, self._copy, offset)
+            seen += count
+            if not count == have == _SAMPLE or theirs != ours:
+                differ += sum(end - begin for begin, end in _differences(theirs, ours, count, have))
         return differ * size // seen if seen else 0
 
     def repair(self) -> int:
@@ -132,7 +133,7 @@ class Mirror:
         written, previous = 0, -1
         for start in range(first * _CHUNK, size, step * _CHUNK):
             for offset in range(start, min(start + _CHUNK, size), _BLOCK):
-                count = os.preadv(self._source, [buffer], offset)
+                count = _fill(buffer, self._source, offset)
                 _write(self._copy, view[:count], offset)
                 written += count
                 self._deadline.check("copying")
@@ -148,8 +149,7 @@ class Mirror:
         changed = 0
         for start in range(first * _CHUNK, size, step * _CHUNK):
             for offset in range(start, min(start + _CHUNK, size), _BLOCK):
-                count = os.preadv(self._source, [theirs], offset)
-                have = os.preadv(self._copy, [ours], offset)
+                count, have = _fill(theirs, self._source, offset), _fill(ours, self._copy, offset)
                 # bytearray == bytearray is one memcmp; comparing memory views is an order of magnitude slower.
                 if count == have == _BLOCK and theirs == ours:
                     continue
@@ -172,6 +172,19 @@ def _differences(theirs: bytearray, ours: bytearray, count: int, have: int) -> I
             begin = -1
     if begin >= 0:
         yield begin, count
+
+
+def _fill(buffer: bytearray, descriptor: int, offset: int) -> int:
+    """Read until the buffer is full or the file ends; returns how many bytes.
+
+    Local file systems give all at once, FUSE and NFS may give less in the middle of a file.
+    """
+    size = len(buffer)
+    count = more = os.preadv(descriptor, [buffer], offset)
+    while more and count < size:
+        more = os.preadv(descriptor, [memoryview(buffer)[count:]], offset + count)
+        count += more
+    return count
 
 
 def _write(descriptor: int, data: memoryview, offset: int) -> None:

@@ -269,3 +269,22 @@ def test_only_a_durable_copy_is_brought_to_the_disk(
     Mirror(source, copy, Deadline(Clock(), 60, "x"), durable=durable).precopy()
     assert (tmp_path / "copy").read_bytes() == content
     assert bool(asked) is durable
+
+
+def test_a_file_system_that_gives_less_than_asked_for(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FUSE and NFS may end a read in the middle of a file."""
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, at: read(file, [memoryview(buffers[0])[:50_001]], at))
+    content = os.urandom(3 * BLOCK + 5)
+    mirror, source, copy = mirrored(content, b"")
+    mirror.copy()
+    assert copy.read_bytes() == content
+    copy.write_bytes(bytes(3 * BLOCK + 5))
+    assert mirror.estimate() >= len(content) * 0.9
+    mirror.repair()
+    assert copy.read_bytes() == content
+    with open(source, "r+b") as stream:
+        stream.seek(2 * BLOCK - 3)
+        stream.write(b"changed")
+    mirror.repair()
+    assert copy.read_bytes() == source.read_bytes()
