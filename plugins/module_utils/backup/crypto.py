@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import threading
@@ -176,6 +177,7 @@ def decrypt(
 
     Raises:
         IntegrityError: the object is not what the manifest says, or the identity does not open it.
+        CommandError: a tool was killed.
     """
     if not identity_file.is_file():
         raise PreconditionError("the identity file is missing", subject=str(identity_file), object=subject)
@@ -365,10 +367,22 @@ class Pipeline:
                 )
 
     def check_decryption(self, subject: str, identity_file: Path) -> None:
-        """Raise IntegrityError naming the object, unless everything was decrypted and decompressed."""
+        """Raise IntegrityError naming the object, unless everything was decrypted and decompressed.
+
+        CommandError when a tool was killed, by lack of memory for example: that says nothing about the object.
+        """
         if self._trouble is not None:
             raise IntegrityError(f"the decrypted content is wrong: {self._trouble}", subject=subject)
         (age, zstd) = self._results()
+        for (tool, *_), process, _said in (zstd, age):
+            # Without a reader age ends with SIGPIPE: then zstd has failed, and tells why.
+            if process.returncode < 0 and (process is zstd[1] or process.returncode != -signal.SIGPIPE):
+                raise CommandError(
+                    f"{Path(tool).name} was killed by signal {-process.returncode} before everything was decrypted",
+                    subject=subject,
+                    untouched="the object; nothing is known about its content",
+                    remedy="look into the kernel's log for a lack of memory, and try again",
+                )
         if age[1].returncode > 0:
             raise IntegrityError(
                 f"cannot be decrypted with the identity in {identity_file}: {last_words(age[2])}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 import subprocess
 import tempfile
@@ -85,20 +86,44 @@ def test_an_output_that_cannot_be_written_is_no_damage(
 ) -> None:
     done = encrypt(keys, tmp_path / "x.age")
     blob = (tmp_path / "x.age").read_bytes()
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "zstd").write_text("#!/bin/sh\nexec zstd-real \"$@\" > /dev/full\n".replace("zstd-real", _path("zstd")))
-    (tools / "zstd").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    _instead(monkeypatch, tmp_path, "zstd", 'exec REAL "$@" > /dev/full')
     with pytest.raises(PreconditionError, match="cannot be written"):
         decrypt(keys, blob, tmp_path / "out", done)
     assert not (tmp_path / "out").exists()
 
 
-def _path(tool: str) -> str:
+def _instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tool: str, script: str) -> None:
+    """Let a shell script run in place of a tool; REAL in it is the tool's path."""
     found = shutil.which(tool)
     assert found is not None
-    return found
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / tool).write_text(f"#!/bin/sh\n{script.replace('REAL', found)}\n")
+    (tools / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+
+
+@pytest.mark.parametrize(
+    ("tool", "script", "error", "told"),
+    [
+        ("zstd", "kill -9 $$", CommandError, "zstd was killed by signal 9"),
+        ("zstd", "head -c 9 > /dev/null; kill -9 $$", CommandError, "zstd was killed by signal 9"),
+        ("age", "kill -9 $$", CommandError, "age was killed by signal 9"),
+        ("age", 'REAL "$@" | head -c 70000; kill -9 $$', CommandError, "age was killed by signal 9"),
+        ("zstd", "head -c 9 > /dev/null; echo no frame >&2; exit 1", IntegrityError, "decompressed: no frame"),
+    ],
+)
+def test_a_tool_that_was_killed_says_nothing_about_the_object(
+    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, script: str, error: Any, told: str
+) -> None:
+    content = random.Random(1).randbytes(4 << 20)  # more than the pipes hold: age gets SIGPIPE when zstd is gone
+    done = encrypt(keys, tmp_path / "x.age", lambda writer: writer.write(content))
+    blob = (tmp_path / "x.age").read_bytes()
+    _instead(monkeypatch, tmp_path, tool, script)
+    with pytest.raises(error, match=told) as caught:
+        decrypt(keys, blob, tmp_path / "out", done)
+    assert caught.value.subject == "the/key"
+    assert not (tmp_path / "out").exists()
 
 
 def test_failures_leave_no_file(keys: Path, tmp_path: Path) -> None:
