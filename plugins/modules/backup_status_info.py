@@ -75,7 +75,10 @@ time:
   returned: success
   type: str
 last_backup:
-  description: C(id), C(time) and C(result) of the last backup of this host, or null.
+  description:
+    - C(id), C(time) and C(result) of the last backup of this host that is over, or null.
+    - The C(result) is C(ok), C(degraded), C(failed), or C(interrupted) for one that was killed or lost its power;
+      that one has the time of its start and no id.
   returned: success
   type: dict
 newest:

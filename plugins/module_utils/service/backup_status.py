@@ -24,6 +24,7 @@ from ..core.run import Completed, run
 from .units import HOLD_FILE, UNIT_DIR, SystemdService
 
 OK, DEGRADED, OVERDUE, FAILED = "ok", "degraded", "overdue", "failed"
+INTERRUPTED = "interrupted"
 _WORST_LAST = (OK, DEGRADED, OVERDUE, FAILED)
 _TIMERS = "fluxmaint-backup@*.timer"
 
@@ -52,15 +53,13 @@ def status(config: Config, *, clock: Clock | None = None, runner: Runner = run) 
             held = overview.overview(config, verify_proofs=True, clock=clock)
     except StoreError as error:
         held["targets"] = error.facts.get("targets", {})
-    ends = [entry for entry in Journal(config.journal_file).read("backup") if entry["event"] == "end"]
-    last = {"id": ends[-1].get("id"), "time": ends[-1]["time"], "result": ends[-1]["result"]} if ends else None
     restoring = restore.status(config)
     proven = next((item for item in held["generations"] if item["id"] == held["newest_proven"]), None)
     facts: dict[str, Any] = {
         "service": config.service,
         "host": config.host,
         "time": utc_text(now),
-        "last_backup": last,
+        "last_backup": _last_backup(config),
         "newest": held["newest"],
         "newest_age_s": _age_s(held["newest"], now),
         "newest_proven": held["newest_proven"],
@@ -117,10 +116,36 @@ def worst(reasons: Sequence[Mapping[str, str]]) -> str:
     return max((reason["severity"] for reason in reasons), key=_WORST_LAST.index, default=OK)
 
 
+def _last_backup(config: Config) -> dict[str, Any] | None:
+    """The last backup that is over. One that was killed, or lost its power, has begun and never ended: interrupted."""
+    entries = Journal(config.journal_file).read("backup")
+    begun = _without_end(entries)
+    if begun is not None and held_by(config.run_dir / "backup.lock") is None:
+        # It may have ended between both looks; the lock is released after the end is noted.
+        entries = Journal(config.journal_file).read("backup")
+        if _without_end(entries) == begun:
+            return {"id": None, "time": begun["time"], "result": INTERRUPTED}
+    ends = [entry for entry in entries if entry["event"] == "end"]
+    return {"id": ends[-1].get("id"), "time": ends[-1]["time"], "result": ends[-1]["result"]} if ends else None
+
+
+def _without_end(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The start of the newest operation, when that has no end."""
+    start = next((entry for entry in reversed(entries) if entry["event"] == "start"), None)
+    if start is None:
+        return None
+    identity = start.get("operation_id")
+    ended = any(entry["event"] == "end" and entry.get("operation_id") == identity for entry in entries)
+    return None if ended else start
+
+
 def _judge_last_backup(facts: Mapping[str, Any], say: Callable[[str, str, str], None]) -> None:
     last = facts["last_backup"]
     if last is None:
         say(DEGRADED, "never_backed_up", "this host has never made a backup")
+    elif last["result"] == INTERRUPTED:
+        text = f"the last backup, begun {last['time']}, was interrupted: it was killed or lost its power"
+        say(FAILED, "last_backup_interrupted", text)
     elif last["result"] != OK:
         severity = DEGRADED if last["result"] == DEGRADED else FAILED
         say(severity, f"last_backup_{last['result']}", f"the last backup, {last['time']}, ended as {last['result']}")

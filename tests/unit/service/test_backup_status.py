@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fluxmaint.backup.overview import merged, table
 from fluxmaint.core.errors import PreconditionError
+from fluxmaint.core.journal import Journal
+from fluxmaint.core.lease import Lease
 from fluxmaint.service import backup_status
 
 ID = "20261123T020000Z-7f3a2c"
@@ -84,6 +89,7 @@ def test_all_well_has_no_reason() -> None:
         ({"last_backup": None}, "degraded", "never_backed_up"),
         ({"last_backup": {"time": "t", "result": "failed"}}, "failed", "last_backup_failed"),
         ({"last_backup": {"time": "t", "result": "degraded"}}, "degraded", "last_backup_degraded"),
+        ({"last_backup": {"time": "t", "result": "interrupted"}}, "failed", "last_backup_interrupted"),
         ({"newest_age_s": 26 * 3600 + 1}, "overdue", "backup_overdue"),
         ({"newest_proven_age_s": 50 * 3600 + 1}, "overdue", "proof_overdue"),
         ({"newest_proven": "", "newest_proven_age_s": None}, "degraded", "never_proven"),
@@ -174,3 +180,53 @@ def test_without_systemd_nothing_is_scheduled() -> None:
 
     assert backup_status.schedule(missing) == []
     assert backup_status.schedule(lambda *_a, **_o: SimpleNamespace(text="0 timers listed.")) == []
+
+
+def _killed_backup(top: Path, script: str) -> Any:
+    """A configuration whose journal a backup has written that ended with this script; SIGKILL leaves no end."""
+    config = SimpleNamespace(journal_file=top / "journal.jsonl", run_dir=top)
+    journal = Journal(config.journal_file)
+    with journal.operation("backup") as operation:
+        operation.evidence = {"id": ID}
+    program = f"""
+import os, sys
+from pathlib import Path
+import tests.conftest
+from fluxmaint.core.journal import Journal
+from fluxmaint.core.lease import Lease
+top = Path(sys.argv[1])
+with Lease(top / "backup.lock", purpose="backup"), Journal(top / "journal.jsonl").operation("backup") as operation:
+    operation.step("begin")
+    {script}
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(top)], check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode in (0, -9)
+    return config
+
+
+def test_a_backup_that_was_killed_is_told(tmp_path: Path) -> None:
+    config = _killed_backup(tmp_path, "os.kill(os.getpid(), 9)")
+    start = [entry for entry in Journal(config.journal_file).read("backup") if entry["event"] == "start"][-1]
+    assert backup_status._last_backup(config) == {"id": None, "time": start["time"], "result": "interrupted"}
+    (tmp_path / "backup.lock").unlink()  # as after a boot
+    assert backup_status._last_backup(config)["result"] == "interrupted"
+    with Journal(config.journal_file).operation("backup") as operation:
+        operation.evidence = {"id": OLDER}
+    assert backup_status._last_backup(config)["id"] == OLDER, "a whole backup makes up for it"
+
+
+def test_a_backup_that_runs_or_has_just_ended_is_not_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _killed_backup(tmp_path, "pass")
+    journal = Journal(config.journal_file)
+    with Lease(tmp_path / "backup.lock", purpose="backup"), journal.operation("backup"):
+        assert backup_status._last_backup(config)["result"] == "ok"
+    running = journal.append("backup", "start", operation_id="x")
+
+    def ends_meanwhile(path: Path) -> None:
+        assert path == tmp_path / "backup.lock"
+        journal.append("backup", "end", "degraded", operation_id=running["operation_id"])
+
+    monkeypatch.setattr(backup_status, "held_by", ends_meanwhile)
+    assert backup_status._last_backup(config)["result"] == "degraded"
