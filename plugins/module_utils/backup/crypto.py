@@ -26,6 +26,7 @@ from typing import IO, cast
 from ..core import syscalls
 from ..core.errors import CommandError, IntegrityError, PreconditionError, TimeoutExceeded
 from ..core.fsio import complete_file, private_umask
+from ..core.priority import background, step_back
 from ..core.progress import BYTES, Report
 from ..core.run import last_words, require_tool, run
 from . import recipients as age_keys
@@ -37,6 +38,7 @@ _CHUNK = 1 << 20
 _SIGN_TIMEOUT_S = 60
 _WRITE_BACK = 16 << 20
 _LOOK_S = 0.005
+_TELL_S = 0.02
 _BLOCK = 1 << 18  # stays in a core's own cache
 _REFUSED = re.compile(rb"(?i)no space left|quota exceeded|file too large|input/output error|read-only file system")
 _F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ, which Python knows from 3.10 on
@@ -110,14 +112,23 @@ def read_recipients(path: Path) -> list[str]:
 
 
 def encrypt(
-    produce: Callable[[DigestingWriter], None], dest: Path, *, recipients_file: Path, level: int, timeout_s: float
+    produce: Callable[[DigestingWriter], None],
+    dest: Path,
+    *,
+    recipients_file: Path,
+    level: int,
+    timeout_s: float,
+    nice: int = 0,
 ) -> Encrypted:
     """Compress and encrypt what `produce` writes into the new private file `dest`, durably.
 
     The file has its name only once it is complete; after any failure there is none.
+
+    Args:
+        nice: the priority of compression, encryption and digests, at most; the calling thread keeps its own.
     """
     with private_umask(), complete_file(dest) as output:
-        with Pipeline(_encryption(recipients_file, level), timeout_s, output) as pipeline:
+        with Pipeline(_encryption(recipients_file, level), timeout_s, output, nice=nice) as pipeline:
             plain = DigestingWriter(pipeline.input)
             with contextlib.suppress(BrokenPipeError):  # then the exit status tells why
                 produce(plain)
@@ -133,6 +144,7 @@ def encrypt_file(
     recipients_file: Path,
     level: int,
     timeout_s: float,
+    nice: int = 0,
     progress: Report | None = None,
     size: int | None = None,
 ) -> Encrypted:
@@ -144,7 +156,7 @@ def encrypt_file(
         progress: told how many bytes of `size` are read; what it raises ends the work.
     """
     with private_umask(), complete_file(dest) as output:
-        with Pipeline(_encryption(recipients_file, level), timeout_s, output, source) as pipeline:
+        with Pipeline(_encryption(recipients_file, level), timeout_s, output, source, nice=nice) as pipeline:
             plain = pipeline.follow_source(progress, size)
             pipeline.finish()
         pipeline.check()
@@ -228,6 +240,7 @@ class Pipeline:
         output: what the second command writes to, an empty file open for reading, too.
         source: what the first command reads, from its present position; without it, what is written to `input`.
         limit: more bytes than this in the output are an error.
+        nice: the priority of the commands, and of the threads that digest beside them, at most.
     """
 
     def __init__(
@@ -238,7 +251,9 @@ class Pipeline:
         source: IO[bytes] | None = None,
         *,
         limit: int | None = None,
+        nice: int = 0,
     ) -> None:
+        self._nice = nice
         self._commands = commands
         self._timeout_s = timeout_s
         self._source = source
@@ -251,6 +266,8 @@ class Pipeline:
         self._output = output
         self._written = _Follower(output.fileno())
         self._follower = threading.Thread(target=self._follow_output, daemon=True)
+        self._behind: threading.Thread | None = None
+        self._unread: BaseException | None = None
         self._trouble: BaseException | None = None
         self._watchdog = threading.Timer(max(timeout_s, 0.01), self._expire)
         self._watchdog.daemon = True
@@ -262,6 +279,7 @@ class Pipeline:
                 previous = self._source
                 self._read = _Follower(previous.fileno(), previous.tell())
                 os.lseek(previous.fileno(), previous.tell(), os.SEEK_SET)
+                self._behind = threading.Thread(target=self._follow_source, args=(previous.fileno(),), daemon=True)
             for number, command in enumerate(self._commands):
                 errors = tempfile.TemporaryFile()
                 self._errors.append(errors)
@@ -275,6 +293,7 @@ class Pipeline:
                     start_new_session=True,  # without a terminal nobody can be asked for a passphrase
                 )
                 self._processes.append(process)
+                step_back(process.pid, self._nice)  # in its session it leads a group of its own
                 if isinstance(previous, int):
                     self.input = cast("IO[bytes]", process.stdin)
                     _widen(self.input)
@@ -295,20 +314,29 @@ class Pipeline:
 
     def follow_source(self, progress: Report | None, size: int | None) -> Digest:
         """Digest the source behind the first command until that has ended."""
-        if self._source is None:
+        if self._behind is None:
             raise ValueError("there is no source to follow")
-        descriptor = self._source.fileno()
-        read = self._read
-        first = self._processes[0]
-        while first.poll() is None:
-            if not read.catch_up(os.lseek(descriptor, 0, os.SEEK_CUR), _CHUNK):
-                self._over.wait(_LOOK_S)
+        self._behind.start()
+        while self._behind.is_alive():
+            self._behind.join(_TELL_S)
             if progress is not None:
-                progress(BYTES, {"done": read.bytes, "total": size})
-        read.catch_up(os.fstat(descriptor).st_size)
-        if progress is not None:
-            progress(BYTES, {"done": read.bytes, "total": size})
-        return read.digest()
+                progress(BYTES, {"done": self._read.bytes, "total": size})
+        if self._unread is not None:
+            raise self._unread
+        return self._read.digest()
+
+    def _follow_source(self, descriptor: int) -> None:
+        first = self._processes[0]
+        try:
+            with background(self._nice):
+                while first.poll() is None:
+                    if not self._read.catch_up(os.lseek(descriptor, 0, os.SEEK_CUR), _CHUNK):
+                        self._over.wait(_LOOK_S)
+                size = os.fstat(descriptor).st_size
+                while not self._over.is_set() and self._read.catch_up(size, _CHUNK):
+                    pass
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
+            self._unread = error
 
     def output_digest(self) -> Digest:
         """Of what the last command has written, once `finish` has returned."""
@@ -318,16 +346,17 @@ class Pipeline:
         descriptor = self._output.fileno()
         begun = 0
         try:
-            over = False
-            while not over:
-                over = self._over.wait(_LOOK_S)
-                size = os.fstat(descriptor).st_size
-                if self._limit is not None and size > self._limit:
-                    raise IntegrityError(f"more than {self._limit} bytes come out")
-                self._written.catch_up(size)
-                if size - begun >= _WRITE_BACK:  # so that the fsync at the end has little left to do
-                    syscalls.start_writing(descriptor, begun, size - begun)
-                    begun = size
+            with background(self._nice):
+                over = False
+                while not over:
+                    over = self._over.wait(_LOOK_S)
+                    size = os.fstat(descriptor).st_size
+                    if self._limit is not None and size > self._limit:
+                        raise IntegrityError(f"more than {self._limit} bytes come out")
+                    self._written.catch_up(size)
+                    if size - begun >= _WRITE_BACK:  # so that the fsync at the end has little left to do
+                        syscalls.start_writing(descriptor, begun, size - begun)
+                        begun = size
         except BaseException as error:  # noqa: BLE001 - handed to the caller
             self._trouble = error
             self._kill()
@@ -411,8 +440,9 @@ class Pipeline:
         for process in self._processes:
             process.wait()
         self._over.set()
-        if self._follower.ident is not None:
-            self._follower.join()
+        for thread in (self._follower, self._behind):
+            if thread is not None and thread.ident is not None:
+                thread.join()
         for process in self._processes:
             for stream in (process.stdin, process.stdout):
                 if stream is not None:

@@ -368,7 +368,7 @@ class _Run:
         name = f"db-{database.name}"
         file = staged.objects / f"{name}.sqlite.zst.age"
         # Both read the same private file: what is encrypted is thrown away when the proof fails.
-        with background(self.backup.nice), _Beside(
+        with _Beside(
             lambda deadline: self._prove(database, snapshot_file, taken, previous, deadline),
             Deadline(self.clock, self.deadline.left_s, str(database.path)),
         ) as proof:
@@ -407,7 +407,18 @@ class _Run:
         previous: Manifest | None,
         deadline: Deadline,
     ) -> _Proven:
-        """Everything that a snapshot has to stand; runs beside its encryption, so it changes nothing."""
+        """Everything that a snapshot has to stand; runs in a thread beside its encryption, so it changes nothing."""
+        with background(self.backup.nice):
+            return self._proven(database, snapshot, taken, previous, deadline)
+
+    def _proven(
+        self,
+        database: Database,
+        snapshot: Path,
+        taken: hot_backup.Snapshot,
+        previous: Manifest | None,
+        deadline: Deadline,
+    ) -> _Proven:
         subject = str(database.path)
         found = checks.examine(
             snapshot,
@@ -603,6 +614,7 @@ class _Run:
         return {
             "recipients_file": staged.recipients_file,
             "level": self.backup.compression_level,
+            "nice": self.backup.nice,
             "timeout_s": self.deadline.left_s,
         }
 

@@ -17,7 +17,8 @@ NICE = 15
 def background(nice: int = NICE) -> Iterator[None]:
     """Give this thread, and the threads and processes that it starts inside, at most this CPU and I/O priority.
 
-    On Linux priorities belong to threads. Getting the old one back takes a privilege; without it this one stays.
+    On Linux priorities belong to threads. Getting the old one back takes a privilege; without it this one stays:
+    therefore for threads that do nothing else.
 
     Args:
         nice: from 0, which changes nothing, to 19.
@@ -31,3 +32,10 @@ def background(nice: int = NICE) -> Iterator[None]:
         if before < nice:
             with contextlib.suppress(PermissionError):
                 os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+def step_back(group: int, nice: int) -> None:
+    """Give all threads of a process group at most this CPU and I/O priority; one that has ended needs none."""
+    with contextlib.suppress(ProcessLookupError):
+        if os.getpriority(os.PRIO_PGRP, group) < nice:
+            os.setpriority(os.PRIO_PGRP, group, nice)

@@ -394,3 +394,27 @@ def test_check_mode_plan_writes_nothing(world: World) -> None:
     assert after == before
     assert [part["name"] for part in plan["parts"]] == ["db-trades", "config", "logs", "system", "cache"]
     assert plan["targets"] == {"local": "reachable"}
+
+
+def test_proof_and_encryption_step_back_and_the_locked_comparison_of_the_next_database_does_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    proving: list[int] = []
+    examine = generation.checks.examine
+
+    def watched(*arguments: object, **options: object) -> object:
+        proving.append(os.getpriority(os.PRIO_PROCESS, 0))
+        return examine(*arguments, **options)
+
+    monkeypatch.setattr(generation.checks, "examine", watched)
+    seen: dict[str, set[int]] = {}
+
+    def progress(step: str, _facts: dict[str, object]) -> None:
+        seen.setdefault(step, set()).add(os.getpriority(os.PRIO_PROCESS, 0))
+
+    config = world.config(nice=mine + 6)
+    generation.create(config, "daily", journal=Journal(config.journal_file), progress=progress)
+    assert proving == [mine + 6]
+    assert {"snapshot", "encrypt", "bytes"} <= set(seen)
+    assert {step: where for step, where in seen.items() if where != {mine}} == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 import subprocess
@@ -193,3 +194,33 @@ def test_recipients(tmp_path: Path) -> None:
             crypto.read_recipients(path)
     with pytest.raises(PreconditionError):
         crypto.read_recipients(tmp_path / "none")
+
+
+def test_encryption_steps_back_and_its_caller_does_not(
+    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without CAP_SYS_NICE the caller could not get its priority back for what comes next."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    _instead(monkeypatch, tmp_path, "zstd", f'sleep 0.3; nice > {tmp_path}/nice; exec REAL "$@"')
+    seen: list[int] = []
+
+    def look(*_told: Any) -> None:
+        seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+
+    digesting: list[int] = []
+    catch_up = crypto._Follower.catch_up
+
+    def watched(self: Any, *arguments: Any) -> int:
+        digesting.append(os.getpriority(os.PRIO_PROCESS, 0))
+        return catch_up(self, *arguments)
+
+    monkeypatch.setattr(crypto._Follower, "catch_up", watched)
+    for produce in (None, lambda writer: writer.write(DATA)):
+        if produce is None:
+            encrypt(keys, tmp_path / "file.age", progress=look, nice=before + 4)
+        else:
+            encrypt(keys, tmp_path / "stream.age", produce, nice=before + 4)
+        assert int((tmp_path / "nice").read_text()) == before + 4
+        assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    assert set(seen) == {before}
+    assert set(digesting) == {before + 4}
