@@ -64,6 +64,7 @@ Progress = Callable[[str, dict[str, Any]], None]
 _SPARE_BYTES = 64 << 20
 _DAY_S = 86400
 _TOOL_TIMEOUT_S = 30
+_CATCH_UP_SHARE = 1 / 2  # of the time of a run, at most
 
 
 def plan(config: Config, kind: str) -> dict[str, Any]:
@@ -211,15 +212,19 @@ class _Run:
         self.accept_drift = accept_drift
         self.deadline = Deadline(clock, backup.timeout_s, "backup")
         self.problems: list[str] = []
-        self.targets = Targets(config, clock, self.step)
+        self.targets = Targets(config, clock, self.step, self.note)
         self.fingerprints: list[str] = []
 
     def step(self, name: str, **facts: Any) -> None:
         """Note a step, and stop here when the time is over."""
+        self.note(name, **facts)
+        self.deadline.check(name)
+
+    def note(self, name: str, **facts: Any) -> None:
+        """Note what has happened, whatever the time."""
         self.operation.step(name, **facts)
         if self.progress is not None:
             self.progress(name, facts)
-        self.deadline.check(name)
 
     def go(self) -> dict[str, Any]:
         started = self.clock.now()
@@ -233,7 +238,10 @@ class _Run:
             self.problems.append(f"generation {dropped} is no longer staged and will not reach every target")
             self.step("dropped_staged", generation=dropped)
         self.targets.open()
-        caught_up = self.targets.catch_up()
+        # After an outage this may take longer than there is time: the new generation must not wait for the old ones.
+        share_s = max(round(self.deadline.left_s * _CATCH_UP_SHARE), 1)
+        caught_up = self.targets.catch_up(Deadline(self.clock, share_s, "catching up"))
+        self.problems += self.targets.late
         staged = staging.Staged.begin(self.backup.staging_dir, layout.new_id(started))
         self.step("begin", generation=staged.id)
         try:

@@ -20,7 +20,8 @@ from typing import Any
 
 from ..core.clock import Clock
 from ..core.config import Config
-from ..core.errors import EngineError, StoreError
+from ..core.errors import EngineError, StoreError, TimeoutExceeded
+from ..sqlite.connect import Deadline
 from ..store.base import Store
 from ..store.open import open_store
 from . import layout, staging
@@ -36,23 +37,27 @@ class Targets:
     """The targets of one run.
 
     Args:
-        step: called with the name and the facts of each step.
+        step: called with the name and the facts of each step; what it raises ends that target's work.
+        note: called in the same way for what has happened already, and therefore ends nothing.
 
     Attributes:
         stores: the targets that answered, by name.
         errors: the last error of each target that failed, by name.
+        late: what could not be caught up with in time, for people.
     """
 
-    def __init__(self, config: Config, clock: Clock, step: Step) -> None:
+    def __init__(self, config: Config, clock: Clock, step: Step, note: Step) -> None:
         self._config = config
         self._backup = config.require_backup()
         self._clock = clock
         self._call_step = step
+        self._call_note = note
         self._one_at_a_time = threading.Lock()
         self._stopped = threading.Event()
         self._index = staging.CacheIndex.load(config.state_dir)
         self.stores: dict[str, Store] = {}
         self.errors: dict[str, str] = {}
+        self.late: list[str] = []
 
     def open(self) -> None:
         """Ask every target whether it is there."""
@@ -64,21 +69,27 @@ class Targets:
             except EngineError as error:
                 self._failed(target.name, error)
 
-    def catch_up(self) -> dict[str, dict[str, str]]:
-        """Complete the staged generations of earlier runs on the targets that lacked them."""
+    def catch_up(self, limit: Deadline) -> dict[str, dict[str, str]]:
+        """Complete the staged generations of earlier runs on the targets that lacked them.
+
+        A target that is not done by `limit` fails with this, and has all the rest of the time for the new generation.
+        """
         done = {}
         for staged in staging.ready(self._backup.staging_dir):
             manifest = Manifest.from_bytes(staged.manifest_file.read_bytes(), subject=str(staged.manifest_file))
-            targets = self.store(staged, manifest)
+            targets = self.store(staged, manifest, limit)
             done[staged.id] = targets
             if all(state == "stored" for state in targets.values()):
                 staged.remove()
         return done
 
-    def store(self, staged: staging.Staged, manifest: Manifest) -> dict[str, str]:
+    def store(self, staged: staging.Staged, manifest: Manifest, limit: Deadline | None = None) -> dict[str, str]:
         """Store a ready generation on every target that lacks it; the caller unstages it when all hold it.
 
         One target that fails does not keep the others from being completed.
+
+        Args:
+            limit: when it is over, the targets that are not done fail.
 
         Returns:
             `stored` or `failed` for each target.
@@ -90,12 +101,17 @@ class Targets:
                 states[target.name] = "stored"
             elif target.name in self.stores:
                 wanted.append(self.stores[target.name])
-        for store, error in self._each(wanted, lambda store: self._store(staged, manifest, store)):
+        for store, error in self._each(wanted, lambda store: self._store_within(limit, staged, manifest, store)):
             if error is None:
                 staged.note_stored(store.name)
                 states[store.name] = "stored"
-            else:
-                self._failed(store.name, error)
+                continue
+            self._failed(store.name, error)
+            if limit is not None and isinstance(error, TimeoutExceeded):
+                self.late.append(
+                    f"target {store.name} did not get generation {staged.id} within {limit.timeout_s:.0f} s:"
+                    " the next run goes on with it"
+                )
         return states
 
     def _each(
@@ -136,18 +152,34 @@ class Targets:
         with self._one_at_a_time:
             self._call_step(name, **facts)
 
+    def _note(self, name: str, **facts: Any) -> None:
+        # One target's bad news must not end the work of the others, nor what follows a commit.
+        with self._one_at_a_time, contextlib.suppress(EngineError):
+            self._call_note(name, **facts)
+
     def shelves(self) -> CacheShelves:
         """The cache files that the targets hold now."""
         return CacheShelves(self._config, self.stores, self._index)
 
     def _failed(self, target: str, error: EngineError) -> None:
         self.errors[target] = str(error)
-        self._step("target_failed", target=target, error=error.as_dict())
+        self._note("target_failed", target=target, error=error.as_dict())
+
+    def _store_within(
+        self, limit: Deadline | None, staged: staging.Staged, manifest: Manifest, store: Store
+    ) -> None:
+        store.interrupt = limit.check if limit is not None else None
+        try:
+            self._store(staged, manifest, store)
+        finally:
+            store.interrupt = None
 
     def _store(self, staged: staging.Staged, manifest: Manifest, store: Store) -> None:
         base = layout.base(manifest.service, manifest.host)
         prefix = layout.generation(manifest.service, manifest.host, manifest.id)
         facts = {"generation": manifest.id, "target": store.name}
+        if store.interrupt is not None:
+            store.interrupt(f"storing {manifest.id}")
         commit = (hashlib.sha256(staged.manifest_file.read_bytes()).hexdigest() + "\n").encode()
         if store.exists(prefix + layout.COMMIT):  # stored by a run that was killed before it could note it
             if store.get_bytes(prefix + layout.COMMIT) != commit:
@@ -165,7 +197,7 @@ class Targets:
             store.put_file(prefix + name, file, digest, renew_after_s=RENEW_AFTER_S)
         self._step("commit", **facts)
         store.put_new(prefix + layout.COMMIT, commit)
-        self._step("committed", **facts)
+        self._note("committed", **facts)
         with self._one_at_a_time:
             for name, form in cached.items():
                 self._index.put(name, store.name, form)

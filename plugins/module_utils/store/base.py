@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,6 +74,8 @@ class Store(abc.ABC):
     """One backup target. Every failure is a StoreError whose subject is the object's key or the target."""
 
     name: str
+    # Asked between the pieces of a transfer, with what is being done; what it raises ends the transfer.
+    interrupt: Callable[[str], None] | None = None
 
     @abc.abstractmethod
     def check(self) -> None:
@@ -172,9 +174,15 @@ class Store(abc.ABC):
         """SHA-256 of an object's content, read whole from the target."""
         digest = hashlib.sha256()
         with self.read(key) as chunks:
-            for chunk in chunks:
+            for chunk in self._interruptible(chunks, key):
                 digest.update(chunk)
         return digest.hexdigest()
+
+    def _interruptible(self, pieces: Iterator[bytes], key: str) -> Iterator[bytes]:
+        for piece in pieces:
+            if self.interrupt is not None:
+                self.interrupt(f"transferring {key}")
+            yield piece
 
     def _same_content(self, key: str, found: ObjectInfo, size: int, sha256: str) -> None:
         """Raise StoreError unless the object that is there has this size and digest."""

@@ -193,7 +193,7 @@ class PathStore(Store):
             partial.unlink(missing_ok=True)
             try:
                 with open(partial, "xb", opener=private_opener) as stream:
-                    stream.writelines(self._throttle.chunks(chunks))
+                    stream.writelines(self._throttle.chunks(self._interruptible(chunks, key)))
                     stream.flush()
                     os.fsync(stream.fileno())
                     # Written pages leave the cache, so that reading back reads what the disk has.

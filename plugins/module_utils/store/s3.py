@@ -270,7 +270,7 @@ class S3Store(Store):
         try:
             with ThreadPoolExecutor(_PARALLEL) as pool:
                 try:
-                    parts = _sent(pool, send, iter(lambda: stream.read(length), b""))
+                    parts = _sent(pool, send, self._interruptible(iter(lambda: stream.read(length), b""), key))
                 except BaseException:
                     stopped.set()
                     raise
@@ -289,7 +289,7 @@ class S3Store(Store):
     def _read_back(self, key: str) -> str:
         digest = hashlib.sha256()
         with self.read(key) as chunks:
-            for chunk in self._down.chunks(chunks):
+            for chunk in self._down.chunks(self._interruptible(chunks, key)):
                 digest.update(chunk)
         return digest.hexdigest()
 

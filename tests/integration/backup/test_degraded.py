@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fluxmaint.backup import generation, staging
+from fluxmaint.core.clock import Clock
 from fluxmaint.core.errors import StoreError
 from fluxmaint.core.journal import Journal
+from fluxmaint.store.path import PathStore
 
 from tests.support.world import World
 
@@ -68,8 +71,6 @@ def test_a_target_that_was_emptied_gets_its_cache_again(world: World, tmp_path: 
 
 
 def test_a_target_that_fails_half_way_stays_uncommitted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fluxmaint.store.path import PathStore
-
     put_file = PathStore.put_file
 
     def fail(self: PathStore, key: str, path: Path, sha256: str, **options: Any) -> bool:
@@ -112,3 +113,85 @@ def test_different_content_in_a_target_is_never_overwritten(world: World) -> Non
 
 def test_a_module_result_is_json(world: World) -> None:
     assert json.loads(json.dumps(world.create())) is not None
+
+
+class Late(Clock):
+    """A clock that is later by as much as a test says."""
+
+    late = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.late
+
+
+@pytest.mark.parametrize("slow_in", ["between objects", "inside one"])
+def test_catching_up_over_a_slow_line_leaves_time_for_the_new_generation(
+    world: World, monkeypatch: pytest.MonkeyPatch, slow_in: str
+) -> None:
+    targets = [world.target("one", "one"), world.target("two", "two")]
+    (world.top / "two/.fluxmaint-target").unlink()
+    first = world.create(targets=targets)
+    (world.top / "two/.fluxmaint-target").touch()
+    clock = Late()
+    put_file = PathStore.put_file
+    sent: list[str] = []
+
+    def slow(self: PathStore, key: str, path: Path, sha256: str, **options: Any) -> bool:
+        if first["id"] in key:
+            sent.append(key)
+            clock.late += 100
+        return put_file(self, key, path, sha256, **options)
+
+    def slowly(pieces: Any) -> Any:
+        for piece in pieces:
+            sent.append("piece")
+            clock.late += 100
+            yield piece
+
+    def slow_inside(self: PathStore, key: str, path: Path, sha256: str, **options: Any) -> bool:
+        if first["id"] not in key:
+            return put_file(self, key, path, sha256, **options)
+        return self._put(key, slowly(iter([b"x"] * 10)), 10, sha256)
+
+    monkeypatch.setattr(PathStore, "put_file", slow if slow_in == "between objects" else slow_inside)
+    second = world.create(targets=targets, clock=clock)
+    assert len(sent) == 2, "150 s of 300 are for catching up"
+    assert second["result"] == "degraded"
+    assert second["targets"] == {"one": "stored", "two": "stored"}
+    assert second["caught_up"] == {first["id"]: {"one": "stored", "two": "failed"}}
+    assert "not finished within 150 s" in second["errors"]["two"]
+    assert any("target two did not get" in problem and first["id"] in problem for problem in second["problems"])
+    assert not list(world.top.glob("two/**/.partial-*"))
+    monkeypatch.setattr(PathStore, "put_file", put_file)
+    if slow_in == "between objects":
+        third = world.create(targets=targets)
+        assert third["caught_up"] == {first["id"]: {"one": "stored", "two": "stored"}}
+
+
+def test_the_end_of_the_time_on_one_target_does_not_undo_what_another_has(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = [world.target("one", "one"), world.target("two", "two")]
+    clock = Late()
+    committed = threading.Event()
+    put_file, put_new = PathStore.put_file, PathStore.put_new
+
+    def put(self: PathStore, *arguments: Any, **options: Any) -> bool:
+        if self.name == "two":
+            assert committed.wait(60)
+        return put_file(self, *arguments, **options)
+
+    def commit(self: PathStore, key: str, data: bytes) -> None:
+        put_new(self, key, data)
+        clock.late = 3600
+        committed.set()
+
+    monkeypatch.setattr(PathStore, "put_file", put)
+    monkeypatch.setattr(PathStore, "put_new", commit)
+    result = world.create(targets=targets, clock=clock)
+    assert result["result"] == "degraded"
+    assert result["targets"] == {"one": "stored", "two": "failed"}
+    assert "not finished within 300 s" in result["errors"]["two"]
+    assert json.loads((world.top / "state/last-manifest.json").read_text())["id"] == result["id"]
+    steps = [entry.get("step") for entry in Journal(world.top / "state/journal.jsonl").read("backup")]
+    assert "target_failed" in steps
