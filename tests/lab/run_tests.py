@@ -307,6 +307,9 @@ def main() -> int:
     if "molecule" in wanted:
         lanes.append(lambda: run_molecule(runner, [name for name in options.scenarios.split(",") if name]))
     side_by_side(lanes)
+    if "molecule" in wanted and {"sabotage", "drill"} & set(wanted):
+        # What a failing scenario has left is not what the drill is about.
+        hosts.destroy(hosts.SCENARIO_HOSTS)
     if "sabotage" in wanted:
         run_sabotage(runner)
     if "drill" in wanted:
