@@ -27,7 +27,15 @@ from typing import Any
 
 from ..core.clock import Clock, utc_text
 from ..core.config import Backup, Config, Database
-from ..core.errors import ConfigError, EngineError, InputError, IntegrityError, PreconditionError, StoreError
+from ..core.errors import (
+    ConfigError,
+    EngineError,
+    InputError,
+    IntegrityError,
+    PreconditionError,
+    StoreError,
+    TimeoutExceeded,
+)
 from ..core.fsio import free_bytes, private_umask, replace, write_json
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
@@ -220,6 +228,14 @@ class _Run:
         self.note(name, **facts)
         self.deadline.check(name)
 
+    @property
+    def left_s(self) -> float:
+        """Seconds left, above 0: between a step and this the time may have ended."""
+        left_s = self.deadline.left_s
+        if left_s <= 0:
+            raise TimeoutExceeded(f"not finished within {self.deadline.timeout_s:g} s", subject=self.deadline.subject)
+        return left_s
+
     def note(self, name: str, **facts: Any) -> None:
         """Note what has happened, whatever the time."""
         self.operation.step(name, **facts)
@@ -361,7 +377,7 @@ class _Run:
         taken = hot_backup.backup(
             database.path,
             snapshot_file,
-            timeout_s=self.deadline.left_s,
+            timeout_s=self.left_s,
             digest=False,
             rows=False,
             durable=False,  # it is encrypted and removed; what counts after a power failure is on the targets
@@ -378,7 +394,7 @@ class _Run:
         # Both read the same private file: what is encrypted is thrown away when the proof fails.
         with _Beside(
             lambda deadline: self._prove(database, snapshot_file, taken, previous, deadline),
-            Deadline(self.clock, self.deadline.left_s, str(database.path)),
+            Deadline(self.clock, self.left_s, str(database.path)),
         ) as proof:
             self.step("encrypt", part=name)
             with open(snapshot_file, "rb") as stream:
@@ -623,7 +639,7 @@ class _Run:
             "recipients_file": staged.recipients_file,
             "level": self.backup.compression_level,
             "nice": self.backup.nice,
-            "timeout_s": self.deadline.left_s,
+            "timeout_s": self.left_s,
         }
 
     def _previous(self) -> Manifest | None:
