@@ -8,9 +8,8 @@ from __future__ import annotations
 import pytest
 
 from tests.lab import hosts, names
-from tests.lab.drill import DrillError, back_up, damage, on_host, playbook, prove
+from tests.lab.drill import DrillError, back_up, damaged, on_host, playbook, prove
 from tests.lab.drill_report import Phase, Report
-from tests.lab.offsite import tunnel
 
 NAMED = {
     "flip": "db-trades.sqlite.zst.age",
@@ -23,9 +22,7 @@ NAMED = {
 @pytest.mark.parametrize("sabotage", list(NAMED))
 def test_a_sabotaged_generation_is_refused_by_the_verifier(lab: Report, sabotage: str) -> None:
     back_up(Phase("backup", 0), lab)
-    with tunnel("store", 8333) as port:
-        identity = damage(port, lab, sabotage)
-    with pytest.raises(DrillError) as caught:
+    with damaged(lab, sabotage) as identity, pytest.raises(DrillError) as caught:
         prove(Phase("prove", 0), lab, identity)
     assert NAMED[sabotage] in str(caught.value)
     assert lab.generation_id in str(caught.value)
@@ -34,10 +31,8 @@ def test_a_sabotaged_generation_is_refused_by_the_verifier(lab: Report, sabotage
 
 def test_a_recovery_from_a_damaged_generation_ends_before_the_host_is_touched(lab: Report) -> None:
     back_up(Phase("backup", 0), lab)
-    with tunnel("store", 8333) as port:
-        damage(port, lab, "flip")
     hosts.create(["standby"], fresh=True)
-    with pytest.raises(DrillError, match=r"db-trades\.sqlite\.zst\.age"):
+    with damaged(lab, "flip"), pytest.raises(DrillError, match=r"db-trades\.sqlite\.zst\.age"):
         # The rehearsal: production runs, which a recovery would refuse before it fetches.
         playbook(
             "dr_drill",

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from .offsite import SABOTAGES, Offsite, foreign_identity, tunnel
 from .steps import SetupError, run, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 INVENTORY = names.ROOT / "inventories" / "lab"
@@ -209,10 +210,10 @@ def drill(report: Report, sabotage: str) -> None:
         back_up(phase, report)
     with tunnel("store", STORE_PORT) as port:
         manifest = Offsite(port, "production", report.generation_id, "reader").manifest()
-        identity = VERIFIER_KEY
-        if sabotage:
-            identity = damage(port, report, sabotage)
-    with report.phase("Prove the generation on staging, from the off-site store alone") as phase:
+    with (
+        report.phase("Prove the generation on staging, from the off-site store alone") as phase,
+        damaged(report, sabotage) if sabotage else nullcontext(VERIFIER_KEY) as identity,
+    ):
         prove(phase, report, identity)
     with report.phase(f"Trade on for {AFTER_BACKUP_S} s"):
         time.sleep(AFTER_BACKUP_S)
@@ -244,11 +245,20 @@ def back_up(phase: Phase, report: Report) -> None:
     report.generation_id = newest_backup("production")
 
 
-def damage(port: int, report: Report, sabotage: str) -> Path:
-    """Sabotage the generation; returns the identity that the verifier is to use."""
-    told = Offsite(port, "production", report.generation_id, "admin").sabotage(sabotage)
+@contextmanager
+def damaged(report: Report, sabotage: str) -> Iterator[Path]:
+    """Sabotage the generation; gives the identity that the verifier is to use.
+
+    Afterwards it is not committed any more: a verifier remembers what does not hold as long as it is there.
+    """
+    with tunnel("store", STORE_PORT) as port:
+        told = Offsite(port, "production", report.generation_id, "admin").sabotage(sabotage)
     say(f"==> Sabotage: {told}")
-    return foreign_identity(names.LAB) if sabotage == "identity" else VERIFIER_KEY
+    try:
+        yield foreign_identity(names.LAB) if sabotage == "identity" else VERIFIER_KEY
+    finally:
+        with tunnel("store", STORE_PORT) as port:
+            Offsite(port, "production", report.generation_id, "admin").remove("COMMIT")
 
 
 def prove(phase: Phase, report: Report, identity: Path) -> None:

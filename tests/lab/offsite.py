@@ -96,7 +96,7 @@ class Offsite:
     def _destroy(self, name: str, *, keep_newest: bool) -> None:
         """Remove versions below the object lock: on the store's own host, which no key of the bucket leads to."""
         key = f"{self.prefix}/{name}"
-        versions = self._client.list_object_versions(Bucket=self._bucket, Prefix=key)["Versions"]
+        versions = self._client.list_object_versions(Bucket=self._bucket, Prefix=key).get("Versions", ())
         with tunnel("store", FILER_PORT) as port:
             for version in versions:
                 if version["Key"] == key and not (keep_newest and version["IsLatest"]):
