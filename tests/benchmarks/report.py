@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,11 +151,17 @@ def _row(item: Result) -> str:
     if item["finished"]:
         seconds = f"{item['median_s']:.2f} ({item['min_s']:.2f}, {item['max_s']:.2f})"
     else:
-        seconds = f"**did not end or failed**: {item['max_s']:.0f} s, {item.get('said', '')[:60]}".rstrip(" ,")
+        seconds = f"**did not end or failed**: {item['max_s']:.0f} s, {_without_directories(item.get('said', ''))[:60]}"
+        seconds = seconds.rstrip(" ,")
     waits = [item[f"writer_{name}_ms"] for name in ("p50", "p99", "max")]
     felt = "" if waits[0] is None else " / ".join(f"{wait:.1f}" for wait in waits)
     size, memory = item["bytes_out"] / 1e6, item["peak_rss_bytes"] / 1e6
     return f"| {item['name'].replace('|', '&#124;')} | {seconds} | {felt} | {size:.0f} | {memory:.0f} |"
+
+
+def _without_directories(text: str) -> str:
+    """Names of files instead of where they lie on this machine, which means nothing elsewhere."""
+    return re.sub(r"/(?:[^\s/]+/)+", "", text)
 
 
 def drawing(results: Sequence[Result], size: str = "2.4GB") -> str:
