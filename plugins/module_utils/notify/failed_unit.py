@@ -15,7 +15,7 @@ from ..core.run import Completed, run
 from .event import UNIT_FAILED, Event
 
 _LINES = 40
-_PROPERTIES = ("Result", "ExecMainStatus", "InvocationID", "Description")
+_PROPERTIES = ("Result", "ExecMainStatus", "ExecMainStartTimestamp", "Description")
 _SAYS = "fluxmaint: "  # how the last word of a failing fluxmaint begins
 
 # What an exit status of fluxmaint means where it has said nothing else.
@@ -29,9 +29,10 @@ def describe(config: Config, unit: str, *, clock: Clock | None = None, runner: R
     known: dict[str, str] = {}
     lines: list[str] = []
     try:
-        shown = runner(["systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", unit], timeout_s=20)
+        properties = ["--timestamp=unix", f"--property={','.join(_PROPERTIES)}"]
+        shown = runner(["systemctl", "show", *properties, "--", unit], timeout_s=20)
         known = dict(line.partition("=")[::2] for line in shown.text.splitlines())
-        lines = _log(unit, known.get("InvocationID", ""), runner)
+        lines = _log(unit, known.get("ExecMainStartTimestamp", ""), runner)
     except EngineError as error:  # people must hear of the failure all the same
         lines = [f"the log of {unit} cannot be read: {error.message}"]
     result, status = known.get("Result", "unknown"), known.get("ExecMainStatus", "")
@@ -52,10 +53,13 @@ def describe(config: Config, unit: str, *, clock: Clock | None = None, runner: R
     )
 
 
-def _log(unit: str, invocation: str, runner: Runner) -> list[str]:
-    """The last lines of the unit's last run."""
-    chosen = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation.isalnum() else ["--unit", unit]
+def _log(unit: str, since: str, runner: Runner) -> list[str]:
+    """The last lines of the unit's last run, which began at `since`.
+
+    Not chosen by the run's id: the journal does not know it for lines that it reads when the process has gone.
+    """
     # What a unit said last may still be on its way to the journal.
     runner(["journalctl", "--sync"], timeout_s=20, check=False)
+    chosen = [*([f"--since={since}"] if since.startswith("@") else []), f"_SYSTEMD_UNIT={unit}"]
     command = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={_LINES}", *chosen]
     return list(runner(command, timeout_s=20).text.splitlines())

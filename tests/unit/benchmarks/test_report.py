@@ -60,7 +60,8 @@ def test_a_group_that_was_measured_anew_replaces_the_old_one_whole() -> None:
 
 
 def test_table_and_drawing_show_what_did_not_end() -> None:
-    results = [result("ours", 2), {**result("a | b", 60), "finished": False, "said": "/srv/x/live.db: database is locked"}]
+    failed = {"finished": False, "said": "/srv/x/live.db: database is locked"}
+    results = [result("ours", 2), {**result("a | b", 60), **failed}]
     text = report.table(results)
     assert "| ours | 2.00 (2.00, 2.00) |" in text
     assert "a &#124; b | **did not end or failed**: 60 s, live.db: database is locked" in text
