@@ -61,7 +61,7 @@ def test_service_is_held_in(host: Host) -> None:
         host,
         "fluxmaint-backup@daily.service",
         *("ProtectSystem", "NoNewPrivileges", "PrivateTmp", "ProtectHome", "UMask", "Nice", "CPUWeight"),
-        *("MemoryMax", "TimeoutStartUSec", "Restart", "IOSchedulingClass"),
+        *("MemoryMax", "OOMScoreAdjust", "TimeoutStartUSec", "Restart", "IOSchedulingClass"),
     )
     assert shown == {
         "ProtectSystem": "strict",
@@ -71,7 +71,8 @@ def test_service_is_held_in(host: Host) -> None:
         "UMask": "0077",
         "Nice": "10",
         "CPUWeight": "20",
-        "MemoryMax": str(1 << 30),
+        "MemoryMax": "infinity",
+        "OOMScoreAdjust": "500",
         "TimeoutStartUSec": "1h 2min",
         "Restart": "on-failure",
         "IOSchedulingClass": "2",
