@@ -403,11 +403,11 @@ class Pipeline:
         if self._trouble is not None:
             raise IntegrityError(f"the decrypted content is wrong: {self._trouble}", subject=subject)
         (age, zstd) = self._results()
-        for (tool, *_), process, _said in (zstd, age):
+        for command, process, _said in (zstd, age):
             # Without a reader age ends with SIGPIPE: then zstd has failed, and tells why.
             if process.returncode < 0 and (process is zstd[1] or process.returncode != -signal.SIGPIPE):
                 raise CommandError(
-                    f"{Path(tool).name} was killed by signal {-process.returncode} before everything was decrypted",
+                    f"{Path(command[0]).name} was killed by signal {-process.returncode} before everything was decrypted",
                     subject=subject,
                     untouched="the object; nothing is known about its content",
                     remedy="look into the kernel's log for a lack of memory, and try again",
