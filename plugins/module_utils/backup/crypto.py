@@ -406,8 +406,9 @@ class Pipeline:
         for command, process, _said in (zstd, age):
             # Without a reader age ends with SIGPIPE: then zstd has failed, and tells why.
             if process.returncode < 0 and (process is zstd[1] or process.returncode != -signal.SIGPIPE):
+                tool = Path(command[0]).name
                 raise CommandError(
-                    f"{Path(command[0]).name} was killed by signal {-process.returncode} before everything was decrypted",
+                    f"{tool} was killed by signal {-process.returncode} before everything was decrypted",
                     subject=subject,
                     untouched="the object; nothing is known about its content",
                     remedy="look into the kernel's log for a lack of memory, and try again",
