@@ -317,9 +317,11 @@ class Pipeline:
         if self._behind is None:
             raise ValueError("there is no source to follow")
         self._behind.start()
-        while self._behind.is_alive():
+        over = False
+        while not over:
             self._behind.join(_TELL_S)
-            if progress is not None:
+            over = not self._behind.is_alive()
+            if progress is not None:  # at the end, too: who watches has the last word
                 progress(BYTES, {"done": self._read.bytes, "total": size})
         if self._unread is not None:
             raise self._unread
