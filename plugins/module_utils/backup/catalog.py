@@ -17,8 +17,6 @@ from . import layout
 
 COMMITTED = "committed"
 ORPHAN = "orphan"
-# Further ahead than clocks that are kept in time can be: suspicious.
-FUTURE = timedelta(days=1)
 _SKEW = timedelta(minutes=10)
 
 
@@ -101,7 +99,7 @@ def candidates(
     fitting = [identity for identity in committed if before is None or layout.id_time(identity) < before]
     ahead = [identity for identity in fitting if layout.id_time(identity) > now + _SKEW]
     past = [identity for identity in fitting if identity not in ahead]
-    near = [identity for identity in ahead[::-1] if layout.id_time(identity) <= now + FUTURE]
+    near = [identity for identity in ahead[::-1] if layout.id_time(identity) <= now + layout.FUTURE]
     return Candidates(past + near, [identity for identity in ahead if identity not in near])
 
 

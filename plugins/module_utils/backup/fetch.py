@@ -11,16 +11,15 @@ the object's key. Nothing is written outside the directory that the caller gives
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from ..core.clock import Clock
 from ..core.errors import InputError, IntegrityError, PreconditionError
 from ..core.fsio import atomic_write, free_bytes, fsync_dir, private_umask
-from ..core.progress import counted
+from ..core.progress import Report, counted
 from ..sqlite.connect import Deadline
 from ..store.base import ObjectMissing, Store, Version
 from . import archive, checks, crypto, layout
@@ -30,7 +29,6 @@ from .opening import Opened, open_generation, read_version
 
 __all__ = ["Fetched", "FetchedFile", "Opened", "fetch", "fetch_opened", "open_generation"]
 
-Progress = Callable[[str, dict[str, Any]], None]
 _SPARE_BYTES = 16 << 20
 _CHECKERS = 2  # nothing else is to be done meanwhile
 
@@ -84,7 +82,7 @@ def fetch(
     parts: Collection[str] | None = None,
     timeout_s: float = 7200,
     clock: Clock | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Fetched:
     """Verify a generation and bring it, or some parts of it, into the new or empty directory `dest_dir`."""
     opened = open_generation(
@@ -117,7 +115,7 @@ def fetch_opened(
     cache_paths: Collection[str] | None = None,
     timeout_s: float = 7200,
     clock: Clock | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Fetched:
     """Bring a verified generation into the new or empty directory `dest_dir`.
 
@@ -160,7 +158,7 @@ class _Job:
     """One fetch in progress."""
 
     def __init__(
-        self, opened: Opened, dest: Path, identity_file: Path, deadline: Deadline, progress: Progress | None
+        self, opened: Opened, dest: Path, identity_file: Path, deadline: Deadline, progress: Report | None
     ) -> None:
         self.opened = opened
         self.dest = dest

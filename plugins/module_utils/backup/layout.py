@@ -9,7 +9,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from ..core.errors import InputError
 
@@ -17,6 +17,8 @@ MANIFEST = "MANIFEST.json"
 SIGNATURE = "MANIFEST.json.sig"
 INSTRUCTIONS = "RESTORE.txt"
 COMMIT = "COMMIT"
+# Further ahead than clocks that are kept in time can be: suspicious.
+FUTURE = timedelta(days=1)
 _TIME = "%Y%m%dT%H%M%SZ"
 _ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-([0-9a-f]{6})")
 

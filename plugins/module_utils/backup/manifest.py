@@ -19,6 +19,8 @@ from ..core.version import VERSION
 from . import layout
 
 FORMAT = 1
+# A manifest lists files, none of them with its content: a larger one is none of ours.
+MANIFEST_LIMIT = 64 << 20
 KINDS = ("daily", "full")
 _ARCHIVES = ("config", "logs", "system")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

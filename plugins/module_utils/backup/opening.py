@@ -22,9 +22,8 @@ from ..core.clock import Clock
 from ..core.errors import IntegrityError
 from ..store.base import ObjectMissing, Store, TooLarge, Version
 from . import catalog, crypto, layout
-from .manifest import Manifest
+from .manifest import MANIFEST_LIMIT, Manifest
 
-MANIFEST_LIMIT = 64 << 20
 _COMMIT_LIMIT = 4096
 _SIGNATURE_LIMIT = 64 << 10
 # Nobody can put anything before the first versions of an object, so rubbish on top is not searched without end.

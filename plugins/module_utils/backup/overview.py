@@ -12,10 +12,10 @@ from typing import Any
 from ..core.clock import Clock
 from ..core.config import Config
 from ..core.errors import EngineError, StoreError
-from ..core.human import duration_text, size_text
+from ..core.human import duration_text, size_text, table_lines
 from ..store.base import Store
 from ..store.open import open_store
-from . import catalog, proof
+from . import catalog, layout, proof
 
 
 def overview(
@@ -115,8 +115,7 @@ def table(facts: dict[str, Any]) -> str:
         )
         for item in facts["generations"]
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    lines = table_lines(rows)
     if len(rows) == 1:
         lines.append("no generation")
     lines.append(f"newest: {facts['newest'] or 'none'}, newest proven: {facts['newest_proven'] or 'never'}")
@@ -143,7 +142,7 @@ def _described(
 
 def is_future(item: Mapping[str, Any]) -> bool:
     """Whether a generation claims to be further ahead than clocks that are kept in time can be."""
-    return bool(item["age_s"] < -catalog.FUTURE.total_seconds())
+    return bool(item["age_s"] < -layout.FUTURE.total_seconds())
 
 
 def _summary(generations: list[dict[str, Any]]) -> dict[str, Any]:

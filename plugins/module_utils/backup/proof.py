@@ -14,7 +14,7 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..core.errors import EngineError, InputError, IntegrityError, StoreError
 from ..core.fsio import atomic_write, json_bytes, private_umask
 from ..core.journal import Journal
 from ..core.lease import Lease
+from ..core.progress import Report
 from ..sqlite import fingerprint
 from ..store.base import Store
 from . import crypto, layout
@@ -52,7 +53,7 @@ def prove(
     timeout_s: float = 7200,
     clock: Clock | None = None,
     journal: Journal | None = None,
-    progress: Callable[[str, dict[str, Any]], None] | None = None,
+    progress: Report | None = None,
 ) -> dict[str, Any]:
     """Restore a generation from this one store, check everything, and state that in a signed proof.
 

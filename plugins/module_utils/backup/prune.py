@@ -29,15 +29,15 @@ from typing import Any, Protocol
 from ..core.clock import Clock, utc_text
 from ..core.config import Config, Retention, TargetPath
 from ..core.errors import ConfigError, IntegrityError, StoreError
-from ..core.human import size_text
+from ..core.human import size_text, table_lines
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
 from ..core.progress import Report
-from ..store.base import AccessDenied, Store, TooLarge, Version
+from ..store.base import AccessDenied, ObjectMissing, Store, TooLarge, Version
 from ..store.open import open_store
 from . import layout, proof, retention, staging
-from .manifest import Manifest
-from .opening import MANIFEST_LIMIT, Opened, open_generation
+from .manifest import MANIFEST_LIMIT, Manifest
+from .opening import Opened, open_generation
 
 
 class Witness(Protocol):
@@ -254,6 +254,10 @@ class _Run:
         cached = _grouped(self.store.versions(layout.cache(self.service, self.host)))
         objects = self._objects(layout.generations(self.service, self.host))
         committed = [identity for identity, names in objects.items() if _has(names, layout.COMMIT)]
+        self.problems += [
+            f"{name} is no object of a backup, its name is not UTF-8; it is left alone: find out who put it there"
+            for name in self.store.foreign(layout.base(self.service, self.host))
+        ]
         verified, suspect = self._verify(committed, signers, signer, others, known)
         held = [
             retention.Held(
@@ -352,10 +356,9 @@ class _Run:
         for identity in identities:
             key = layout.generation(self.service, self.host, identity) + layout.MANIFEST
             # What is no manifest must not keep the rest from being pruned: anybody who may upload could put it there.
-            with contextlib.suppress(IntegrityError, TooLarge):
-                if self.store.exists(key):
-                    manifest = Manifest.from_bytes(self.store.get_bytes(key, MANIFEST_LIMIT), subject=key)
-                    found |= {item.object for item in manifest.cache}
+            with contextlib.suppress(IntegrityError, TooLarge, ObjectMissing):
+                manifest = Manifest.from_bytes(self.store.get_bytes(key, MANIFEST_LIMIT), subject=key)
+                found |= {item.object for item in manifest.cache}
         return found
 
     # ---- deleting
@@ -479,9 +482,7 @@ def table(result: dict[str, Any]) -> str:
     rows += [("orphan locked", item["id"], "", item["reason"]) for item in result["orphans"]["locked"]]
     rows.sort(key=lambda row: row[1], reverse=True)
     rows = [("what", "generation", "size", "why"), *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [f"target {result['target']}: {result['result']}"]
-    lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    lines = [f"target {result['target']}: {result['result']}", *table_lines(rows)]
     cache, proofs, uploads = result["cache"], result["proofs"], result["uploads"]
     lines.append(
         f"{verb}: {cache['deleted']} cache files ({size_text(cache['bytes'])}), {proofs['deleted']} stray proofs,"

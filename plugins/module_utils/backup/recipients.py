@@ -16,13 +16,12 @@ from typing import Any
 from ..core.errors import EngineError
 from ..store.base import Store
 from . import catalog, layout
-from .manifest import Manifest
+from .manifest import MANIFEST_LIMIT, Manifest
 
 _LETTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _PREFIX = "age"
 _LENGTH = 62  # "age1", 52 letters for 32 bytes, 6 for the checksum
-_MANIFEST_LIMIT = 64 << 20
 
 
 def mistake(recipient: str) -> str:
@@ -60,7 +59,7 @@ def usage(store: Store, service: str, host: str) -> dict[str, Any]:
             continue
         key = layout.generation(service, host, item.id) + layout.MANIFEST
         try:
-            manifest = Manifest.from_bytes(store.get_bytes(key, _MANIFEST_LIMIT), subject=key)
+            manifest = Manifest.from_bytes(store.get_bytes(key, MANIFEST_LIMIT), subject=key)
         except EngineError:
             unreadable.append(item.id)
             continue

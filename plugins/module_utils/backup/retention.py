@@ -24,8 +24,6 @@ from ..core.clock import utc_text
 from ..core.config import Retention
 from . import layout
 
-_FUTURE = timedelta(days=1)
-
 
 @dataclass(frozen=True)
 class Held:
@@ -86,8 +84,8 @@ def plan(generations: Iterable[Held], policy: Retention, now: datetime, *, copie
             one where there is only one target.
     """
     held = sorted({item.id: item for item in generations}.values(), key=lambda item: item.id, reverse=True)
-    future = [item for item in held if item.at > now + _FUTURE]
-    present = [item for item in held if item.at <= now + _FUTURE]
+    future = [item for item in held if item.at > now + layout.FUTURE]
+    present = [item for item in held if item.at <= now + layout.FUTURE]
     reasons = {item.id: "claims to come from the future: look at it" for item in future}
     for identity, reason in (*_always(present), *_recent(present, policy, now), *_sparse(present, policy, now)):
         reasons.setdefault(identity, reason)

@@ -81,7 +81,7 @@ def choose_older(candidates: Sequence[Candidate], now: datetime, draw: random.Ra
 
 
 def _ahead(item: Candidate, now: datetime) -> bool:
-    return item.started_at > now + catalog.FUTURE
+    return item.started_at > now + layout.FUTURE
 
 
 def run(

@@ -1,9 +1,11 @@
 # Copyright: FluxHero maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Durations and sizes as people read them."""
+"""Durations, sizes and tables as people read them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def duration_text(seconds: float) -> str:
@@ -22,3 +24,9 @@ def size_text(count: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """One line for each row, with the columns below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]

@@ -81,7 +81,9 @@ class Journal:
             tail = _tail(descriptor)
             whole = tail.endswith(b"\n") or not tail
             entry["previous"] = _line_hash(tail.rstrip(b"\n").rpartition(b"\n")[2]) if tail else GENESIS
-            line = json.dumps(entry, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n"
+            text = json.dumps(entry, sort_keys=True, ensure_ascii=False, default=str)
+            # Names of files need not be valid text; what is not becomes the escape that JSON has for it.
+            line = text.encode("utf-8", "backslashreplace") + b"\n"
             os.write(descriptor, line if whole else b"\n" + line)
             os.fsync(descriptor)
         finally:

@@ -89,6 +89,10 @@ class Store(abc.ABC):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below `prefix`, which is empty or ends with a slash, in order of the keys."""
 
+    def foreign(self, _prefix: str) -> Iterator[str]:
+        """What lies below `prefix` and can be no object, for people to look at; nobody touches it."""
+        return iter(())
+
     @abc.abstractmethod
     def put_file(self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None) -> bool:
         """Store a file durably, and read it back whole to compare its SHA-256.

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from ..core.clock import Clock
 from ..core.errors import StoreError
-from ..core.fsio import fsync_dir, private_opener
+from ..core.fsio import fsync_dir, private_opener, sha256_file
 from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, Unfinished, checked_key
 from .throttle import Throttle
 
 _PARTIAL = ".partial-"
+_FIRST, _LAST = datetime.min.replace(tzinfo=timezone.utc), datetime.max.replace(tzinfo=timezone.utc)
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
@@ -88,20 +89,32 @@ class PathStore(Store):
             return _info(key, found)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object below `prefix`; partial files of interrupted writes are not objects."""
+        """Every object below `prefix`; partial files of interrupted writes and what is `foreign` are not objects."""
+        found = [
+            _info(key, status)
+            for key, status in self._files(prefix)
+            if not Path(key).name.startswith(_PARTIAL) and _is_key(key) and key != self.marker
+        ]
+        yield from sorted(found, key=lambda item: item.key)
+
+    def foreign(self, prefix: str) -> Iterator[str]:
+        """Files whose names are no valid UTF-8, with the bytes that are not as escapes."""
+        yield from sorted(_shown(key) for key, _status in self._files(prefix) if not _is_key(key))
+
+    def _files(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Every regular file below `prefix`, in no order."""
         self.check()
         top = self.path / checked_key(prefix, prefix=True)
-        found: list[ObjectInfo] = []
         with self._errors(prefix):
             for directory, _names, files in os.walk(top, onerror=_walk_error):
                 for name in files:
                     file = Path(directory, name)
-                    if name.startswith(_PARTIAL) or file == self.path / self.marker:
+                    try:
+                        status = file.lstat()
+                    except FileNotFoundError:  # removed meanwhile
                         continue
-                    status = file.lstat()
                     if stat.S_ISREG(status.st_mode):
-                        found.append(_info(file.relative_to(self.path).as_posix(), status))
-        yield from sorted(found, key=lambda item: item.key)
+                        yield file.relative_to(self.path).as_posix(), status
 
     def put_file(self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None) -> bool:
         """Copy the file beside its final name, fsync, re-read and hash it, then give it its name."""
@@ -150,16 +163,11 @@ class PathStore(Store):
 
     def unfinished(self, prefix: str) -> Iterator[Unfinished]:
         """Partial files of interrupted writes."""
-        self.check()
-        top = self.path / checked_key(prefix, prefix=True)
-        found: list[Unfinished] = []
-        with self._errors(prefix):
-            for directory, _names, files in os.walk(top, onerror=_walk_error):
-                for name in files:
-                    if name.startswith(_PARTIAL):
-                        file = Path(directory, name)
-                        started = datetime.fromtimestamp(file.lstat().st_mtime, timezone.utc)
-                        found.append(Unfinished(file.relative_to(self.path).as_posix(), "", started))
+        found = [
+            Unfinished(key, "", _time(status))
+            for key, status in self._files(prefix)
+            if Path(key).name.startswith(_PARTIAL) and _is_key(key)
+        ]
         yield from sorted(found, key=lambda item: item.key)
 
     def abort(self, upload: Unfinished) -> None:
@@ -171,8 +179,10 @@ class PathStore(Store):
         """The object's content in chunks."""
         self.check()
         with self._errors(key):
-            descriptor = os.open(self._file(key, version), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as stream:
+            stream = open(self._file(key, version), "rb", opener=_reading)  # noqa: SIM115 - closed below
+        with stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ObjectMissing(f"is not a regular file on target {self.name}", subject=key)
 
             def chunks() -> Iterator[bytes]:
                 with self._errors(key):  # what the reader does with them is not this target's failure
@@ -198,7 +208,7 @@ class PathStore(Store):
                     os.fsync(stream.fileno())
                     # Written pages leave the cache, so that reading back reads what the disk has.
                     os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                received = _hash(partial)
+                received = sha256_file(partial)
                 if received != sha256:
                     raise StoreError(
                         f"target {self.name} gave back other bytes than were written",
@@ -227,14 +237,15 @@ class PathStore(Store):
     def _errors(self, key: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             raise ObjectMissing(f"is missing on target {self.name}", subject=key) from None
         except PermissionError as error:
             raise AccessDenied(f"target {self.name} at {self.path}: {error.strerror}", subject=key) from None
         except FileExistsError:
             raise StoreError(f"appeared on target {self.name} while it was being written", subject=key) from None
         except OSError as error:
-            raise StoreError(f"target {self.name} at {self.path}: {error.strerror}", subject=key) from None
+            kind = ObjectMissing if error.errno == errno.ELOOP else StoreError  # a link is no object
+            raise kind(f"target {self.name} at {self.path}: {error.strerror}", subject=key) from None
 
 
 def _below_mount(path: Path) -> bool:
@@ -243,7 +254,24 @@ def _below_mount(path: Path) -> bool:
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, timezone.utc))
+    return ObjectInfo(key, status.st_size, _time(status))
+
+
+def _time(status: os.stat_result) -> datetime:
+    """When a file was changed; what lies outside of all calendars counts as their nearest end."""
+    try:
+        return datetime.fromtimestamp(status.st_mtime, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return _LAST if status.st_mtime > 0 else _FIRST
+
+
+def _is_key(name: str) -> bool:
+    return _shown(name) == name
+
+
+def _shown(name: str) -> str:
+    """A file's name as text that can be written anywhere."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _walk_error(error: OSError) -> None:
@@ -251,12 +279,9 @@ def _walk_error(error: OSError) -> None:
         raise error
 
 
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _reading(path: str, flags: int) -> int:
+    # Nobody waits for the other end of a pipe that somebody put there.
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _name_without_overwriting(partial: Path, final: Path) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 from fluxmaint.backup import catalog, crypto, layout, proof, prune
-from fluxmaint.core.clock import Clock
 from fluxmaint.core.config import Retention
 from fluxmaint.core.errors import EngineError
 from fluxmaint.store.open import open_store
 
+from tests.support.clocks import At
 from tests.support.seaweed import BUCKET, ObjectStore
 from tests.support.world import World
 
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 
 PREFIX = "attack"
 BASE = f"{PREFIX}/fluxhero/production/"
-
-
-class At(Clock):
-    """The system's clock, some time off."""
-
-    def __init__(self, **off: float) -> None:
-        self._off = timedelta(**off)
-
-    def now(self) -> datetime:
-        return datetime.now(timezone.utc) + self._off
 
 
 def prove(world: World, generation: str, tmp_path: Path) -> dict[str, Any]:

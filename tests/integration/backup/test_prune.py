@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fluxmaint.backup import catalog, generation, layout, proof, prune
-from fluxmaint.core.clock import Clock
 from fluxmaint.core.errors import ConfigError, LeaseError, StoreError
 from fluxmaint.core.journal import Journal
 from fluxmaint.core.lease import Lease
@@ -19,6 +18,7 @@ from fluxmaint.store.open import open_store
 from fluxmaint.store.path import PathStore
 from fluxmaint.store.s3 import S3Store
 
+from tests.support.clocks import At
 from tests.support.seaweed import ObjectStore
 from tests.support.world import World
 
@@ -26,16 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POLICY = {"keep_days": 10, "keep_weekly": 1, "keep_monthly": 0}
-
-
-class At(Clock):
-    """The system's clock, some time off."""
-
-    def __init__(self, **off: float) -> None:
-        self._off = timedelta(**off)
-
-    def now(self) -> datetime:
-        return datetime.now(timezone.utc) + self._off
 
 
 def targets(world: World) -> list[dict[str, Any]]:
@@ -221,6 +211,21 @@ def test_a_cache_file_goes_when_no_generation_lists_it(world: World, tmp_path: P
     assert run(world, target="one")["targets"]["one"]["cache"]["deleted"] == 1
     assert len(list(cache.iterdir())) == 1
     world.fetch(tmp_path / "out", made[-1], target="one")
+
+
+def test_what_somebody_else_has_put_there_is_named_and_left_alone(world: World, history: list[str]) -> None:
+    base = world.top / "one/fluxhero/production"
+    foreign = [base / "cache", base / "generations" / history[0], base / "proofs"]
+    for directory in foreign:
+        (directory / os.fsdecode(b"\xff\xfe.jpg")).write_text("precious")
+    age(base, 30)
+    result = run(world)["targets"]["one"]
+    assert [item["id"] for item in result["deleted"]] == [history[0]], "the rest is done"
+    assert result["result"] == "degraded"
+    assert sum("\\xff\\xfe.jpg is no object" in problem for problem in result["problems"]) == 3
+    assert all((directory / os.fsdecode(b"\xff\xfe.jpg")).read_text() == "precious" for directory in foreign)
+    Journal(world.top / "state/journal.jsonl").verify()
+    assert ids(world) == history[:0:-1]
 
 
 def test_no_pruning_during_a_backup(world: World, history: list[str]) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fluxmaint.backup import upload
-from fluxmaint.core.clock import Clock
 from fluxmaint.core.errors import StoreError
 from fluxmaint.store.path import PathStore
 from fluxmaint.store.s3 import PART_BYTES, S3Store
 
+from tests.support.clocks import At
 from tests.support.seaweed import BUCKET, ObjectStore
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ class TestForms:
         (world.store / ".fluxmaint-target").unlink()
         for hours in (-2, -1):
             with pytest.raises(StoreError, match="no target took"):
-                world.create(clock=At(hours))
+                world.create(clock=At(hours=hours))
         result = world.create(targets=[world.target()])
         assert len(result["caught_up"]) == 2
         for identity in (*result["caught_up"], result["id"]):
@@ -182,7 +181,7 @@ class TestForms:
     def test_a_new_target_that_was_cut_off_before_the_first_commit(
         self, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        world.create(clock=At(-2))
+        world.create(clock=At(hours=-2))
         targets = [world.target(), world.target("second", "second")]
         put_file = PathStore.put_file
 
@@ -193,23 +192,13 @@ class TestForms:
 
         with monkeypatch.context() as patched:
             patched.setattr(PathStore, "put_file", cut)
-            first = world.create(targets=targets, clock=At(-1))
+            first = world.create(targets=targets, clock=At(hours=-1))
         assert first["targets"] == {"local": "stored", "second": "failed"}
         second = world.create(targets=targets)
         assert second["result"] == "ok"
         for identity in (first["id"], second["id"]):
             for target in ("local", "second"):
                 world.fetch(tmp_path / target / identity, identity, target=target, parts=["cache"])
-
-
-class At(Clock):
-    """The system's clock, some hours off."""
-
-    def __init__(self, hours: float) -> None:
-        self._off = timedelta(hours=hours)
-
-    def now(self) -> datetime:
-        return datetime.now(timezone.utc) + self._off
 
 
 def fail_engine(key: str) -> None:

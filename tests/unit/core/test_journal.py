@@ -90,3 +90,12 @@ def test_processes_that_append_at_once_keep_one_chain(tmp_path: Path) -> None:
     for writer in writers:
         writer.join()
     assert Journal(path).verify() == 100
+
+
+def test_names_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    name = "logs/\udcff\udcfe.log"
+    journal.append("test", "step", object=name)
+    journal.append("test", "step")
+    assert journal.read()[0]["object"] == name
+    assert journal.verify() == 2

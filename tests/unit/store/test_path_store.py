@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
 
 import pytest
 from fluxmaint.core.errors import InputError, StoreError
 from fluxmaint.store.base import ObjectMissing
 from fluxmaint.store.path import PathStore
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -98,3 +96,37 @@ def test_a_marker_that_is_not_a_file_does_not_count(tmp_path: Path) -> None:
         PathStore("local", tmp_path).check()
     with pytest.raises(StoreError, match="not a directory"):
         PathStore("local", tmp_path / "none").check()
+
+
+def test_names_that_are_no_text_are_told_and_are_no_objects(store: PathStore, tmp_path: Path) -> None:
+    put(store, tmp_path, "a/b", b"content")
+    (store.path / "a" / os.fsdecode(b"\xff\xfe")).write_text("somebody's")
+    (store.path / "a" / os.fsdecode(b".partial-\xff")).write_text("somebody's")
+    (store.path / "a/\u00fc\u6f22").write_text("odd, but text")
+    assert [item.key for item in store.list("a/")] == ["a/b", "a/\u00fc\u6f22"]
+    assert list(store.unfinished("a/")) == []
+    assert list(store.foreign("a/")) == ["a/.partial-\\xff", "a/\\xff\\xfe"]
+
+
+@pytest.mark.parametrize("seconds", [2.6e11, 9e15, -9e15])
+def test_a_file_from_outside_the_calendar_does_not_hide_the_others(
+    store: PathStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    put(store, tmp_path, "a/b", b"content")
+    true = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:  # not every file system can hold such a time
+        found = true(path)
+        return os.stat_result((*found[:8], int(seconds), *found[9:]), {"st_mtime": seconds})
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert [item.modified.year for item in store.list("")] == [9999 if seconds > 0 else 1]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link"])
+def test_what_is_no_file_is_no_object(store: PathStore, tmp_path: Path, kind: str) -> None:
+    put(store, tmp_path, "other", b"content")
+    place = store.path / "key"
+    {"pipe": os.mkfifo, "directory": os.mkdir, "link": lambda path: path.symlink_to("other")}[kind](place)
+    with pytest.raises(ObjectMissing):
+        store.get_bytes("key")
