@@ -36,7 +36,9 @@ options:
     type: str
     default: ""
   verify_proofs:
-    description: Read the proofs, and count only those whose signature is good.
+    description:
+      - Read the proofs, and count only those whose signature is good.
+      - Read manifests, too, from the newest on until one is good. Those before it are V(suspect) and count for nothing.
     type: bool
     default: false
 requirements:
@@ -81,6 +83,9 @@ targets:
     orphans:
       description: Number of generations without COMMIT.
       type: int
+    suspect:
+      description: Number of generations that do not verify; with O(verify_proofs) only.
+      type: int
     newest:
       description: Id of the newest committed generation, or empty.
       type: str
@@ -108,11 +113,18 @@ generations:
       description: Names of the targets that hold it without COMMIT.
       type: list
       elements: str
+    suspect_on:
+      description: Names of the targets on which it does not verify; with O(verify_proofs) only.
+      type: list
+      elements: str
+    error:
+      description: Why it does not verify there, or empty.
+      type: str
     kind:
       description: V(daily) or V(full).
       type: str
     state:
-      description: V(committed) or V(orphan).
+      description: V(committed), V(orphan) or V(suspect).
       type: str
     started_at:
       description: When it was started, UTC.
@@ -142,7 +154,7 @@ newest_proven:
   returned: success
   type: str
 problems:
-  description: What is wrong with targets.
+  description: What is wrong with targets and generations.
   returned: success
   type: list
   elements: str

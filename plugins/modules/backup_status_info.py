@@ -82,7 +82,8 @@ last_backup:
   returned: success
   type: dict
 newest:
-  description: Id of the newest committed generation on any target, or empty.
+  description:
+    - Id of the newest committed generation on any target whose manifest is signed and whose objects are there, or empty.
   returned: success
   type: str
 newest_age_s:

@@ -1,7 +1,10 @@
 # Copyright: FluxHero maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a store holds: generations, committed or not, and who has proven them. Listings only, nothing is read."""
+"""What a store holds: generations, committed or not, and who has proven them. Listings only, nothing is read.
+
+Committed is what has a COMMIT, whoever put it there; whether that is a backup, a reader has to find out.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from . import layout
 
 COMMITTED = "committed"
 ORPHAN = "orphan"
+SUSPECT = "suspect"
 _SKEW = timedelta(minutes=10)
 
 
@@ -29,6 +33,7 @@ class GenerationInfo:
         proven_by: verifiers that left a proof; `proof.verified` checks the signatures.
         proven_at: when the newest of those proofs was written, UTC; empty when there is none.
         bytes: size of its own objects; cache files are shared and not counted.
+        sizes: the same for each of them, by name; of several versions that of the first.
     """
 
     id: str
@@ -39,6 +44,7 @@ class GenerationInfo:
     objects: int
     proven_by: list[str] = field(default_factory=list)
     proven_at: str = ""
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def age_s(self, now: datetime) -> float:
         """Seconds since it was started."""
@@ -46,7 +52,7 @@ class GenerationInfo:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-serialisable form."""
-        return {**self.__dict__}
+        return {key: value for key, value in self.__dict__.items() if key != "sizes"}
 
 
 def list_generations(store: Store, service: str, host: str) -> list[GenerationInfo]:
@@ -73,6 +79,7 @@ def list_generations(store: Store, service: str, host: str) -> list[GenerationIn
             objects=len(names),
             proven_by=sorted({verifier for _at, verifier in proofs.get(identity, [])}),
             proven_at=max((at for at, _verifier in proofs.get(identity, [])), default=""),
+            sizes=names,
         )
         for identity, names in sorted(objects.items(), reverse=True)
     ]

@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.clock import Clock
 from ..core.config import Config
-from ..core.errors import EngineError, StoreError
+from ..core.errors import EngineError, IntegrityError, StoreError
 from ..core.human import duration_text, size_text, table_lines
 from ..store.base import Store
 from ..store.open import open_store
 from . import catalog, layout, proof
+from .opening import Opened, open_generation
 
 
 def overview(
@@ -32,20 +33,24 @@ def overview(
     Args:
         target: only this one; all when empty.
         service, host: whose generations; those of the configuration when empty.
-        verify_proofs: count a generation as proven only when the signature of a proof is good. Reads the proofs.
+        verify_proofs: believe nothing that is not signed: count a generation as proven only when the signature of a
+            proof is good, and as committed only when its manifest is. Reads the proofs, and on each target manifests
+            from the newest on until one verifies and its objects are there; those before it are suspect.
 
     Returns:
         `targets` with the state of each; `generations` newest first, each once with the `targets` that hold it
-        (`missing_on` lists those in reach that do not); `newest` and `newest_proven`: the ids of the newest committed
-        and newest proven generation on any target, empty when there is none. What claims to come from the future is
-        neither: it would look fresh for ever.
+        (`missing_on` lists those in reach that do not; `orphan_on` and `suspect_on` those whose copy is no backup);
+        `newest` and `newest_proven`: the ids of the newest committed and newest proven generation on any target, empty
+        when there is none. What claims to come from the future is neither: it would look fresh for ever.
 
     Raises:
         StoreError: no target could be reached.
     """
     clock = clock or Clock()
+    now = clock.now()
     backup = config.require_backup()
     service, host = service or config.service, host or config.host
+    signer = backup.signer if (service, host) == (config.service, config.host) else f"{service}@{host}"
     chosen = [backup.target(target)] if target else list(backup.targets)
     targets: dict[str, Any] = {}
     found: list[dict[str, Any]] = []
@@ -53,10 +58,12 @@ def overview(
         try:
             store = open_store(one, clock)
             store.check()
+            listed = catalog.list_generations(store, service, host)
             held = [
-                _described(store, item, service, host, backup.allowed_signers_file if verify_proofs else None, clock)
-                for item in catalog.list_generations(store, service, host)
+                {**item.as_dict(), "target": one.name, "age_s": round(item.age_s(now)), "error": ""} for item in listed
             ]
+            if verify_proofs:
+                _believe_signatures(store, listed, held, service, host, backup.allowed_signers_file, signer)
         except EngineError as error:
             targets[one.name] = {"reachable": False, "error": str(error), **_summary([])}
             continue
@@ -74,7 +81,10 @@ def overview(
         "generations": generations,
         "newest": summary["newest"],
         "newest_proven": summary["newest_proven"],
-        "problems": [f"target {name}: {state['error']}" for name, state in targets.items() if state["error"]],
+        "problems": [
+            *(f"target {name}: {state['error']}" for name, state in targets.items() if state["error"]),
+            *(suspicion(item) for item in generations if item["suspect_on"]),
+        ],
     }
 
 
@@ -94,7 +104,9 @@ def merged(found: Iterable[dict[str, Any]], reachable: list[str]) -> list[dict[s
             {
                 **told,
                 "targets": holding,
-                "orphan_on": [item["target"] for item in copies if item not in whole],
+                "orphan_on": [item["target"] for item in copies if item["state"] == catalog.ORPHAN],
+                "suspect_on": [item["target"] for item in copies if item["state"] == catalog.SUSPECT],
+                "error": next((item["error"] for item in copies if item["error"]), ""),
                 "missing_on": [name for name in reachable if name not in holding],
             }
         )
@@ -124,20 +136,52 @@ def table(facts: dict[str, Any]) -> str:
 
 def _places(item: dict[str, Any]) -> str:
     if not item["targets"]:
-        return f"incomplete on {', '.join(item['orphan_on'])}: no backup"
+        found = {"incomplete on": item["orphan_on"], "does not verify on": item["suspect_on"]}
+        return "; ".join(f"{what} {', '.join(names)}" for what, names in found.items() if names) + ": no backup"
     missing = f" (not on {', '.join(item['missing_on'])})" if item["missing_on"] else ""
     return ", ".join(item["targets"]) + missing
 
 
-def _described(
-    store: Store, item: catalog.GenerationInfo, service: str, host: str, signers: Path | None, clock: Clock
-) -> dict[str, Any]:
-    facts = {**item.as_dict(), "target": store.name, "age_s": round(item.age_s(clock.now()))}
-    if signers is not None and item.proven_by and item.state == catalog.COMMITTED:
-        proofs = proof.verified(store, service, host, item.id, allowed_signers_file=signers)
-        facts["proven_by"] = sorted({str(found["verifier"]) for found in proofs})
-        facts["proven_at"] = max((str(found["proven_at"]) for found in proofs), default="")
-    return facts
+def suspicion(item: Mapping[str, Any]) -> str:
+    """What is wrong with a generation that does not verify, for people."""
+    places = ", ".join(item["suspect_on"])
+    return f"generation {item['id']} on {places} does not verify and does not count: {item['error']}"
+
+
+def _believe_signatures(
+    store: Store,
+    listed: Sequence[catalog.GenerationInfo],
+    held: Sequence[dict[str, Any]],
+    service: str,
+    host: str,
+    signers: Path,
+    signer: str,
+) -> None:
+    """Correct in `held` what a listing says: who has proven what, and that what looks newest is a backup."""
+    for item, facts in zip(listed, held):
+        if item.proven_by and item.state == catalog.COMMITTED:
+            proofs = proof.verified(store, service, host, item.id, allowed_signers_file=signers)
+            facts["proven_by"] = sorted({str(found["verifier"]) for found in proofs})
+            facts["proven_at"] = max((str(found["proven_at"]) for found in proofs), default="")
+    for item, facts in zip(listed, held):
+        if item.state != catalog.COMMITTED or is_future(facts):
+            continue
+        try:
+            opened = open_generation(store, service, host, item.id, allowed_signers_file=signers, signer=signer)
+            _require_objects(opened, item.sizes)
+        except IntegrityError as error:
+            facts.update(state=catalog.SUSPECT, error=str(error), proven_by=[], proven_at="")
+        else:
+            return  # older ones make nothing look fresher than it is
+
+
+def _require_objects(opened: Opened, sizes: Mapping[str, int]) -> None:
+    for part in opened.manifest.parts:
+        if sizes.get(part.object) != part.stored.bytes:
+            found = f"has {sizes[part.object]} bytes" if part.object in sizes else "is missing"
+            raise IntegrityError(
+                f"{found}, the manifest lists it with {part.stored.bytes} bytes", subject=opened.prefix + part.object
+            )
 
 
 def is_future(item: Mapping[str, Any]) -> bool:
@@ -150,7 +194,8 @@ def _summary(generations: list[dict[str, Any]]) -> dict[str, Any]:
     true = [item for item in committed if not is_future(item)]
     return {
         "committed": len(committed),
-        "orphans": len(generations) - len(committed),
+        "orphans": sum(item["state"] == catalog.ORPHAN for item in generations),
+        "suspect": sum(item["state"] == catalog.SUSPECT for item in generations),
         "newest": max((item["id"] for item in true), default=""),
         "newest_proven": max((item["id"] for item in true if item["proven_by"]), default=""),
     }

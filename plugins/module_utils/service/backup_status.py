@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The state of a host's backups in one word, with the reasons and the facts behind it.
 
-`judge` decides and is pure; `status` looks. Only a generation that another machine has proven counts as proven.
+`judge` decides and is pure; `status` looks. Only a generation that another machine has proven counts as proven, and
+only one with a good signature counts as the newest: whoever may upload can write a commit mark.
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ def judge(facts: Mapping[str, Any]) -> list[dict[str, str]]:
         for item in facts["generations"]:
             if overview.is_future(item) and item["state"] == catalog.COMMITTED:
                 say(DEGRADED, f"future_{item['id']}", f"generation {item['id']} claims to come from the future")
+            if item["suspect_on"]:
+                say(DEGRADED, f"suspect_{item['id']}", overview.suspicion(item))
         _judge_ages(facts, say)
     if facts["verification"]:
         _judge_verification(facts["verification"], facts["max_age_s"], say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ from botocore.exceptions import ClientError
 from fluxmaint.backup import catalog, crypto, layout, proof, prune
 from fluxmaint.core.config import Retention
 from fluxmaint.core.errors import EngineError
+from fluxmaint.service import backup_status
 from fluxmaint.store.open import open_store
+from fluxmaint.store.path import PathStore
 
 from tests.support.clocks import At
 from tests.support.seaweed import BUCKET, ObjectStore
@@ -229,3 +232,38 @@ def test_a_signature_that_nobody_can_verify_is_an_error_when_all_are_so(world: W
     (world.store / f"fluxhero/production/generations/{identity}/MANIFEST.json.sig").write_text("rubbish")
     with pytest.raises(EngineError, match=r"MANIFEST\.json\.sig"):
         world.fetch(tmp_path / "out", "latest")
+
+
+@pytest.mark.parametrize("forgery", ["stray commit", "no signature of this host", "object gone"])
+def test_what_does_not_verify_makes_no_backup_look_fresh(
+    world: World, monkeypatch: pytest.MonkeyPatch, forgery: str
+) -> None:
+    targets = [world.target("one", "one"), world.target("two", "two")]
+    ids = [world.create(clock=At(hours=-hours), targets=targets)["id"] for hours in (60, 50, 30)]
+    place = world.top / "one/fluxhero/production/generations"
+    late = layout.new_id(At(minutes=-5).now())
+    if forgery == "stray commit":
+        (place / late).mkdir()
+        (place / late / layout.COMMIT).write_text("x")
+    elif forgery == "no signature of this host":
+        shutil.copytree(place / ids[2], place / late)
+    else:
+        late = world.create(clock=At(minutes=-5), targets=targets)["id"]
+        for target in ("one", "two"):
+            (world.top / target / f"fluxhero/production/generations/{late}/db-trades.sqlite.zst.age").unlink()
+    read: list[str] = []
+    get_bytes = PathStore.get_bytes
+
+    def noted(self: PathStore, key: str, *rest: Any) -> bytes:
+        read.append(key)
+        return get_bytes(self, key, *rest)
+
+    monkeypatch.setattr(PathStore, "get_bytes", noted)
+    facts = backup_status.status(world.config(targets=targets))
+    assert facts["newest"] == ids[2]
+    reasons = {reason["code"]: reason for reason in facts["reasons"]}
+    assert reasons["backup_overdue"]["severity"] == facts["result"] == "overdue"
+    assert f"generation {late} on one" in reasons[f"suspect_{late}"]["text"]
+    assert facts["targets"]["one"]["newest"] == ids[2]
+    assert f"does not verify on one{', two' * (forgery == 'object gone')}: no backup" in backup_status.text(facts)
+    assert {key.split("/")[3] for key in read} == {late, ids[2]}, "no more is read than it takes to find a good one"

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fluxmaint.backup.overview import merged, table
+from fluxmaint.backup.overview import merged, suspicion, table
 from fluxmaint.core.errors import PreconditionError
 from fluxmaint.core.journal import Journal
 from fluxmaint.core.lease import Lease
@@ -22,6 +22,7 @@ from fluxmaint.service import backup_status
 ID = "20261123T020000Z-7f3a2c"
 OLDER = "20261122T020000Z-aaaaaa"
 ENTRY = {"id": ID, "kind": "daily", "age_s": 14400, "bytes": 1500, "state": "committed", "proven_by": ["staging"]}
+ENTRY |= {"suspect_on": [], "error": ""}
 
 
 def facts(**changes: Any) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def facts(**changes: Any) -> dict[str, Any]:
         "targets": {"offsite": target, "local": dict(target)},
         "generations": [
             {**ENTRY, "proven_at": "2026-11-23T04:00:00Z", "targets": ["local", "offsite"],
-             "orphan_on": [], "missing_on": []}
+             "orphan_on": [], "missing_on": [], "suspect_on": [], "error": ""}
         ],
         "lease": None,
         "unfinished_restore": None,
@@ -98,6 +99,7 @@ def test_all_well_has_no_reason() -> None:
         ({"targets": target(newest=OLDER)}, "degraded", "target_behind_offsite"),
         ({"targets": {"offsite": target(reachable=False)["offsite"]}}, "failed", "no_target"),
         ({"generations": [{**ENTRY, "age_s": -3 * 86400}]}, "degraded", f"future_{ID}"),
+        ({"generations": [{**ENTRY, "state": "suspect", "suspect_on": ["local"]}]}, "degraded", f"suspect_{ID}"),
         ({"unfinished_restore": "r1"}, "failed", "restore_unfinished"),
         ({"unfinished_restore": "r1", "running_restore": True}, "degraded", "restore_running"),
         ({"held_units": ["a.service"]}, "failed", "units_held"),
@@ -142,11 +144,12 @@ def test_what_a_person_reads() -> None:
 
 
 def test_a_generation_is_one_line_with_the_targets_that_hold_it() -> None:
-    one = {"id": ID, "kind": "full", "age_s": 10, "bytes": 10, "proven_by": [], "proven_at": ""}
+    one = {"id": ID, "kind": "full", "age_s": 10, "bytes": 10, "proven_by": [], "proven_at": "", "error": ""}
     found = [
         {**one, "state": "committed", "target": "local"},
         {**one, "state": "orphan", "target": "offsite", "proven_by": ["x"], "proven_at": "2026"},
         {**one, "id": OLDER, "state": "orphan", "target": "offsite"},
+        {**one, "id": OLDER, "state": "suspect", "target": "local", "error": "bad signature"},
     ]
     generations = merged(found, ["local", "offsite"])
     assert [(item["id"], item["targets"], item["orphan_on"], item["missing_on"]) for item in generations] == [
@@ -157,7 +160,8 @@ def test_a_generation_is_one_line_with_the_targets_that_hold_it() -> None:
     lines = table({"generations": generations, "newest": ID, "newest_proven": "", "problems": []}).splitlines()
     assert len(lines) == 4
     assert "local (not on offsite)" in lines[1] and lines[1].endswith("never")
-    assert "incomplete on offsite: no backup" in lines[2]
+    assert "incomplete on offsite; does not verify on local: no backup" in lines[2]
+    assert suspicion(generations[1]).endswith(f"{OLDER} on local does not verify and does not count: bad signature")
 
 
 def test_the_schedule_is_what_systemd_says() -> None:
