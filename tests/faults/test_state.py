@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,40 @@ def test_damaged_notes_do_not_keep_a_backup_from_being_made(scene: Scene, name: 
     after = scene.backup()
     assert after.code == 0, after.out
     watch.hold_after_next_run(after)
+
+
+@needs_mount
+@pytest.mark.parametrize("name", ["last-manifest.json", "cache-index.json"])
+def test_what_is_stored_is_not_called_failed_when_it_cannot_be_noted(scene: Scene, name: str) -> None:
+    """A mount point cannot be replaced, as an immutable file cannot."""
+    path = scene.world.top / "state" / name
+    assert scene.backup().code == 0
+    (scene.world.root / "data/cache/new.parquet").write_text("new")
+    watch = Invariants(scene)
+    subprocess.run(["mount", "--bind", path, path], check=True)
+    try:
+        ran = scene.backup()
+    finally:
+        subprocess.run(["umount", path], check=True)
+    assert (ran.code, ran.result["targets"]) == (3, {"near": "stored", "away": "stored"}), ran.out
+    assert f"{name}." in ran.result["problems"][-1] and "busy" in ran.result["problems"][-1]
+    end = json.loads(scene.journal.read_text().splitlines()[-1])
+    assert (end["result"], end["id"], end["problems"]) == ("degraded", ran.result["id"], ran.result["problems"])
+    watch.hold_after_next_run(ran)
+    assert list(scene.staging.iterdir()) == []
+    after = scene.backup()
+    assert after.code == 0, after.out
+    watch.hold_after_next_run(after)
+
+
+def test_a_directory_in_the_place_of_a_note_is_set_aside(scene: Scene) -> None:
+    note = scene.world.top / "state/last-manifest.json"
+    note.unlink()
+    note.mkdir()
+    ran = scene.backup()
+    assert ran.code == 3, ran.out
+    assert "set aside" in ran.result["problems"][0]
+    assert scene.backup().code == 0
 
 
 def test_a_journal_that_was_cut_off_goes_on(scene: Scene) -> None:

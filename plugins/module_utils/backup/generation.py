@@ -273,9 +273,12 @@ class _Run:
                 untouched="what the targets hold; the generation stays staged and the next run completes it",
                 targets=targets,
             )
-        write_json(_last_manifest(self.config), json.loads(manifest.to_bytes()))
-        if all(state == "stored" for state in targets.values()):
-            staged.remove()
+        with self.targets.noting(f"generation {staged.id}"):
+            write_json(_last_manifest(self.config), json.loads(manifest.to_bytes()))
+        with self.targets.noting(f"generation {staged.id}"):
+            if all(state == "stored" for state in targets.values()):
+                staged.remove()
+        self.problems += self.targets.unnoted
         degraded = bool(self.problems or self.targets.errors)
         return {
             "id": staged.id,
@@ -648,8 +651,9 @@ class _Run:
             return None
         try:
             return Manifest.from_bytes(path.read_bytes(), subject=str(path))
-        except EngineError as error:
-            replace(path, path.with_name("last-manifest.damaged.json"))
+        except (EngineError, OSError) as error:
+            with contextlib.suppress(OSError):
+                replace(path, path.with_name("last-manifest.damaged.json"))
             self.problems.append(
                 f"what the database is compared with is damaged and set aside, drift unchecked: {error}"
             )

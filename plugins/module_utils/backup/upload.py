@@ -16,11 +16,12 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..core.clock import Clock
 from ..core.config import Config
-from ..core.errors import EngineError, StoreError, TimeoutExceeded
+from ..core.errors import EngineError, StoreError, TimeoutExceeded, as_engine_error
 from ..sqlite.connect import Deadline
 from ..store.base import Store
 from ..store.open import open_store
@@ -44,6 +45,7 @@ class Targets:
         stores: the targets that answered, by name.
         errors: the last error of each target that failed, by name.
         late: what could not be caught up with in time, for people.
+        unnoted: what is stored, but could not be noted on this host, for people.
     """
 
     def __init__(self, config: Config, clock: Clock, step: Step, note: Step) -> None:
@@ -58,6 +60,7 @@ class Targets:
         self.stores: dict[str, Store] = {}
         self.errors: dict[str, str] = {}
         self.late: list[str] = []
+        self.unnoted: list[str] = []
 
     def open(self) -> None:
         """Ask every target whether it is there."""
@@ -103,7 +106,8 @@ class Targets:
                 wanted.append(self.stores[target.name])
         for store, error in self._each(wanted, lambda store: self._store_within(limit, staged, manifest, store)):
             if error is None:
-                staged.note_stored(store.name)
+                with self.noting(f"generation {staged.id} on target {store.name}"):
+                    staged.note_stored(store.name)
                 states[store.name] = "stored"
                 continue
             self._failed(store.name, error)
@@ -159,7 +163,7 @@ class Targets:
 
     def shelves(self) -> CacheShelves:
         """The cache files that the targets hold now."""
-        return CacheShelves(self._config, self.stores, self._index)
+        return CacheShelves(self._config, self.stores, self._index, self.noting)
 
     def _failed(self, target: str, error: EngineError) -> None:
         self.errors[target] = str(error)
@@ -198,10 +202,18 @@ class Targets:
         self._step("commit", **facts)
         store.put_new(prefix + layout.COMMIT, commit)
         self._note("committed", **facts)
-        with self._one_at_a_time:
+        with self._one_at_a_time, self.noting(f"the cache files on target {store.name}"):
             for name, form in cached.items():
                 self._index.put(name, store.name, form)
             self._index.save()
+
+    @contextlib.contextmanager
+    def noting(self, what: str) -> Iterator[None]:
+        """What is stored stays so when this host cannot write that down: people hear of it, a later run looks."""
+        try:
+            yield
+        except OSError as error:
+            self.unnoted.append(f"{what}: stored, but this host cannot note it: {as_engine_error(error)}")
 
     def _store_cache(
         self, staged: staging.Staged, manifest: Manifest, store: Store, base: str
@@ -251,7 +263,14 @@ class Targets:
 class CacheShelves:
     """Which cache files the targets hold, in which encrypted forms: from their listings and the host's notes."""
 
-    def __init__(self, config: Config, stores: dict[str, Store], index: staging.CacheIndex) -> None:
+    def __init__(
+        self,
+        config: Config,
+        stores: dict[str, Store],
+        index: staging.CacheIndex,
+        noting: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._noting = noting
         self._targets = [target.name for target in config.require_backup().targets]
         self._stores = stores
         self._base = layout.base(config.service, config.host)
@@ -282,7 +301,8 @@ class CacheShelves:
     def save(self, wanted: Collection[str]) -> None:
         """Write what was noted, for the cache objects that are still wanted."""
         self._index.keep(wanted)
-        self._index.save()
+        with self._noting("cache files"):
+            self._index.save()
 
     def _shelf(self, store: Store) -> dict[str, int] | None:
         """The cache objects that a target holds, or None when it does not answer."""
