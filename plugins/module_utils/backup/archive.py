@@ -9,7 +9,6 @@ copied aside before they go in, so that what is hashed is what is archived, even
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import hashlib
 import os
@@ -18,12 +17,12 @@ import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from ..core.clock import Clock, parse_utc, utc_text
+from ..core.clock import Clock, from_timestamp, parse_utc, utc_text
 from ..core.errors import InputError, IntegrityError, PreconditionError
+from ..core.fsio import open_regular, private_opener
 from .crypto import DigestingWriter
 from .manifest import FileEntry
 
@@ -55,7 +54,7 @@ def describe(
         mode=f"{stat.S_IMODE(status.st_mode):04o}",
         bytes=status.st_size if size is None else size,
         sha256=sha256,
-        modified=utc_text(datetime.fromtimestamp(status.st_mtime, timezone.utc)),
+        modified=utc_text(from_timestamp(status.st_mtime)),
         link=link,
     )
 
@@ -75,7 +74,7 @@ def copy_aside(path: Path, copy: Path, *, growing: bool = False, clock: Clock | 
     for attempt in range(_TRIES):
         if attempt:
             clock.sleep(_PAUSE_S)
-        with _open_regular(path) as source:
+        with open_regular(path, follow=False) as source:
             before = os.fstat(source.fileno())
             # A byte more than there was tells that it grew; reading to the end might never end.
             digest = _write_copy(path, source, copy, before.st_size + (0 if growing else 1))
@@ -89,7 +88,7 @@ def copy_aside(path: Path, copy: Path, *, growing: bool = False, clock: Clock | 
 def _write_copy(path: Path, source: IO[bytes], copy: Path, limit: int) -> tuple[int, str]:
     """Tell a source that cannot be read, which an optional file may be, from a copy that cannot be written."""
     try:
-        with open(copy, "wb", opener=_private) as output:
+        with open(copy, "wb", opener=private_opener) as output:
             return _copy(_Readable(path, source), output, limit)
     except OSError as error:
         raise PreconditionError(
@@ -111,23 +110,38 @@ class _Readable:
             raise InputError(f"cannot be read: {error.strerror}", subject=str(self._path)) from None
 
 
-def regular_files(top: Path, *, exclude: Sequence[str] = ()) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every regular file and symbolic link below `top`, in order, without directories named in `exclude`."""
+def regular_files(
+    top: Path, *, exclude: Sequence[str] = (), unreadable: Callable[[InputError], None] | None = None
+) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every regular file and symbolic link below `top`, in order, without directories named in `exclude`.
+
+    Args:
+        unreadable: told of each directory or file that cannot be looked at, and the walk goes on; without it the
+            first one ends the walk with an InputError. What vanishes meanwhile, as logs are rotated, is none.
+    """
 
     def failed(error: OSError) -> None:
-        raise InputError(f"cannot be read: {error.strerror}", subject=str(error.filename or top))
+        if isinstance(error, FileNotFoundError) and error.filename != os.fspath(top):
+            return
+        found = InputError(f"cannot be read: {error.strerror}", subject=str(error.filename or top))
+        if unreadable is None:
+            raise found from None
+        unreadable(found)
 
     for directory, names, files in os.walk(top, onerror=failed):
-        links = [name for name in names if Path(directory, name).is_symlink()]
+        links = [name for name in names if os.path.islink(os.path.join(directory, name))]
         names[:] = sorted(name for name in names if name not in exclude and name not in links)
         for name in sorted(files + links):
             if name in exclude:
                 continue
             path = Path(directory, name)
-            with contextlib.suppress(FileNotFoundError):  # rotated away meanwhile
+            try:
                 status = path.lstat()
-                if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                    yield path, status
+            except OSError as error:
+                failed(error)
+                continue
+            if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+                yield path, status
 
 
 class ArchiveWriter:
@@ -223,7 +237,7 @@ def stays_inside(member: str, link: str) -> bool:
 
 def _place(source: IO[bytes], path: Path, directory: Path) -> tuple[int, str]:
     _directories(path.parent, directory)
-    with open(path, "xb", opener=_private) as output:
+    with open(path, "xb", opener=private_opener) as output:
         digest = _copy(source, output, None)
         os.fsync(output.fileno())
     return digest
@@ -258,23 +272,6 @@ def _header(entry: FileEntry) -> tarfile.TarInfo:
         header.type = tarfile.SYMTYPE
         header.linkname = entry.link
     return header
-
-
-@contextlib.contextmanager
-def _open_regular(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        link = " (a symbolic link; name the file itself)" if path.is_symlink() else ""
-        raise InputError(f"cannot be read: {error.strerror}{link}", subject=str(path)) from None
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError("is not a regular file", subject=str(path))
-        yield stream
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _same(before: os.stat_result, after: os.stat_result) -> bool:

@@ -51,9 +51,14 @@ def examine(
     Raises:
         IntegrityError: with everything that is wrong in `findings`.
     """
-    report = integrity.check(
-        path, "full", timeout_s=timeout_s, immutable=True, sizes=False, workers=workers, deadline=deadline
-    )
+    try:
+        report = integrity.check(
+            path, "full", timeout_s=timeout_s, immutable=True, sizes=False, workers=workers, deadline=deadline
+        )
+    except EngineError as error:
+        if error.subject == str(path):  # where the snapshot lay for a while tells nobody anything
+            error.subject = subject
+        raise
     wrong = [f"integrity_check: {message}" for message in report.messages]
     wrong += [f"foreign key: {violation}" for violation in report.foreign_key_violations]
     if not report.tables:

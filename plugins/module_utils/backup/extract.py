@@ -56,7 +56,7 @@ def extract(
     A part is decrypted whole on the way, so its size is needed for a while.
 
     Raises:
-        InputError: no file matches.
+        InputError: no file matches, or several parts hold a file of the same path.
         PreconditionError: `to` is not empty.
     """
     wanted = listing(opened, pattern, part)
@@ -68,6 +68,7 @@ def extract(
             untouched="everything",
             remedy=f"list its files; it has the parts {', '.join(known)}",
         )
+    _require_single(wanted)
     _require_empty(to)
     paths = {(item["part"], item["path"]) for item in wanted}
     names = sorted({item["path"] for item in wanted})
@@ -106,6 +107,24 @@ def _entries(opened: Opened) -> Iterator[tuple[str, FileEntry]]:
         yield "cache", item.file
 
 
+def _require_single(wanted: list[dict[str, Any]]) -> None:
+    """Older generations may hold a database twice: as a proven snapshot, and raw among the logs."""
+    parts: dict[str, list[str]] = {}
+    for item in wanted:
+        parts.setdefault(item["path"], []).append(item["part"])
+    several = {path: names for path, names in parts.items() if len(names) > 1}
+    if several:
+        path, names = next(iter(several.items()))
+        more = f", and {len(several) - 1} more paths" if len(several) > 1 else ""
+        raise InputError(
+            f"several parts hold this file: {', '.join(names)}{more}",
+            subject=path,
+            untouched="everything",
+            remedy="choose one with --part; a part db-NAME is the proven snapshot of a database",
+            parts=several,
+        )
+
+
 def _require_empty(to: Path) -> None:
     if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
         raise PreconditionError(
@@ -116,6 +135,8 @@ def _require_empty(to: Path) -> None:
 def _kept(fetched: Path, entry: FileEntry, part: str, to: Path) -> dict[str, Any]:
     place = to / entry.path.lstrip("/")
     place.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(place):
+        raise PreconditionError("is there already, and nothing is written over", subject=str(place))
     os.replace(fetched, place)
     return {
         "part": part,

@@ -43,7 +43,7 @@ from ..core.priority import background
 from ..core.run import require_tool, run
 from ..core.version import VERSION
 from ..sqlite import fingerprint, hot_backup
-from ..sqlite.connect import Deadline, require_database
+from ..sqlite.connect import SIDE_FILES, Deadline, require_database
 from ..store.open import open_store
 from . import archive, checks, crypto, instructions, layout, staging
 from .catalog import GenerationInfo, list_generations
@@ -63,6 +63,7 @@ from .manifest import (
     Stored,
     Table,
 )
+from .overlaps import require_apart
 from .recipients import fingerprint as key_fingerprint
 from .upload import CacheShelves, Targets
 
@@ -222,6 +223,7 @@ class _Run:
         self.problems: list[str] = []
         self.targets = Targets(config, clock, self.step, self.note)
         self.fingerprints: list[str] = []
+        self.elsewhere = _elsewhere(config)
 
     def step(self, name: str, **facts: Any) -> None:
         """Note a step, and stop here when the time is over."""
@@ -523,7 +525,7 @@ class _Run:
             return
         oldest = self.clock.now().timestamp() - logs.days * _DAY_S
         with self._optional():
-            for path, status in self._files(logs.directory):
+            for path, status in self._files(logs.directory, unreadable=self._unreadable):
                 if status.st_mtime >= oldest and not path.is_symlink():
                     with self._optional():
                         tar.add(archive.copy_aside(path, spool, growing=True, clock=self.clock))
@@ -565,7 +567,7 @@ class _Run:
         spool = staged.work / "spool"
         files: list[CacheFile] = []
         with self._optional():
-            for path, _status in self._files(cache.directory):
+            for path, _status in self._files(cache.directory, unreadable=self._unreadable):
                 inner = path.relative_to(cache.directory).as_posix()
                 wanted = any(fnmatch.fnmatch(path.name, p) or fnmatch.fnmatch(inner, p) for p in cache.patterns)
                 if wanted and not path.is_symlink():
@@ -609,8 +611,17 @@ class _Run:
             self.problems.append(f"{directory} has no readable file REVISION")
         return Release(str(link), str(directory), directory.name, revision)
 
-    def _files(self, top: Path, exclude: Sequence[str] = ()) -> Iterator[tuple[Path, Any]]:
-        for path, status in archive.regular_files(top, exclude=exclude):
+    def _files(
+        self, top: Path, *, exclude: Sequence[str] = (), unreadable: Callable[[InputError], None] | None = None
+    ) -> Iterator[tuple[Path, Any]]:
+        """The files below `top`, without those that are in the generation as databases or configuration.
+
+        A database's raw copy among the logs would come back over its proven snapshot.
+        """
+        real = os.path.realpath(top)
+        for path, status in archive.regular_files(top, exclude=exclude, unreadable=unreadable):
+            if os.path.join(real, path.relative_to(top)) in self.elsewhere:
+                continue
             if str(path).isprintable():
                 yield path, status
             else:
@@ -623,6 +634,9 @@ class _Run:
             yield
         except InputError as error:
             self.problems.append(str(error))
+
+    def _unreadable(self, error: InputError) -> None:
+        self.problems.append(str(error))
 
     def _part(self, name: str, file: Path, done: crypto.Encrypted, entries: list[FileEntry]) -> Part:
         return Part(
@@ -664,6 +678,7 @@ class _Run:
 def _preconditions(config: Config, kind: str) -> Backup:
     """Everything that can be known before anything is done."""
     backup = config.require_backup()
+    require_apart(config)
     if kind not in KINDS:
         raise InputError(f"the kind of a generation is {' or '.join(KINDS)}, not {kind!r}")
     if kind == "full" and config.system is None:
@@ -689,6 +704,13 @@ def _preconditions(config: Config, kind: str) -> Backup:
             needed_bytes=needed,
         )
     return backup
+
+
+def _elsewhere(config: Config) -> frozenset[str]:
+    """Real paths of the databases with all that SQLite keeps beside them, and of the configuration files."""
+    databases = [os.path.realpath(database.path) for database in config.databases]
+    files = [os.path.realpath(path) for path in config.config_files]
+    return frozenset([*files, *(name + suffix for name in databases for suffix in ("", *SIDE_FILES))])
 
 
 def _last_manifest(config: Config) -> Path:

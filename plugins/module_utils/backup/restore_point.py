@@ -17,11 +17,10 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..core.clock import utc_text
+from ..core.clock import from_timestamp, utc_text
 from ..core.config import Config
 from ..core.errors import InputError, IntegrityError
 from ..core.fsio import private_umask, read_json, sha256_file
@@ -144,7 +143,7 @@ class PointSource:
             owner=pwd.getpwuid(status.st_uid).pw_name,
             group=grp.getgrgid(status.st_gid).gr_name,
             mode=status.st_mode & 0o7777,
-            modified=utc_text(datetime.fromtimestamp(status.st_mtime, timezone.utc)),
+            modified=utc_text(from_timestamp(status.st_mtime)),
             link=os.readlink(source) if source.is_symlink() else "",
         )
 

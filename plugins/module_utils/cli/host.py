@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..backup.overlaps import require_apart
 from ..core import config as configuration
 from ..core.errors import InputError, IntegrityError
 from ..core.journal import Journal
@@ -61,6 +62,7 @@ def _config_check(context: Context) -> Answer:
             raise InputError(f"--candidate takes NAME=FILE, not {candidate!r}")
         candidates[name] = Path(path)
     config = configuration.load(context.config_file, candidates)
+    require_apart(config)
     databases = [database.name for database in config.databases]
     targets = [target.name for target in config.backup.targets] if config.backup else []
     data = {"valid": True, "service": config.service, "host": config.host, "databases": databases, "targets": targets}

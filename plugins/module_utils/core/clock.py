@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from .errors import InputError
 
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# Years of four digits: others are no text that `parse_utc` reads.
+_EARLIEST = datetime(1000, 1, 1, tzinfo=timezone.utc)
+_LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone.utc)
 
 
 class Clock:
@@ -27,6 +31,17 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         """Wait, in seconds."""
         time.sleep(seconds)
+
+
+def from_timestamp(seconds: float) -> datetime:
+    """The UTC time of a file's time stamp; one that no date can hold becomes the nearest that `utc_text` can write.
+
+    File systems keep what programs set: times long before our era, or millions of years ahead.
+    """
+    try:
+        return min(max(_EPOCH + timedelta(seconds=seconds), _EARLIEST), _LATEST)
+    except OverflowError:
+        return _EARLIEST if seconds < 0 else _LATEST
 
 
 def utc_text(moment: datetime) -> str:

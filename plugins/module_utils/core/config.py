@@ -337,6 +337,9 @@ class _Section:
     def file(self, key: str, default: Any = _MISSING) -> Path:
         return Path(str(self._take(key, "an absolute path", _absolute, default)))
 
+    def file_name(self, key: str, default: Any = _MISSING) -> str:
+        return str(self._take(key, "the name of a file, without a directory", _plain_name, default))
+
     def files(self, key: str) -> list[Path]:
         value = self._take(key, "a list of absolute paths", lambda v: _all(v, _absolute), [])
         return [Path(item) for item in value or []]
@@ -373,6 +376,10 @@ class _Section:
 
 def _absolute(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("/") and "\0" not in value and ".." not in Path(value).parts
+
+
+def _plain_name(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() not in ("", ".", "..") and "/" not in value
 
 
 def _all(values: Any, fits: Callable[[Any], bool]) -> bool:
@@ -462,7 +469,7 @@ def _target(section: _Section) -> Target:
             name=name,
             path=section.file("path"),
             require_mount=section.flag("require_mount", False),
-            marker=section.text("marker", ".fluxmaint-target"),
+            marker=section.file_name("marker", ".fluxmaint-target"),
             bandwidth_limit_bytes_s=section.integer("bandwidth_limit_bytes_s", 0, most=2**40),
         )
     section.close()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,27 @@ def complete_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextlib.contextmanager
+def open_regular(path: Path, *, follow: bool = True) -> Iterator[IO[bytes]]:
+    """A regular file to read from; a FIFO, whose opening may never end, is refused as everything else is.
+
+    Args:
+        follow: whether the path may be a symbolic link.
+
+    Raises InputError naming the file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    except OSError as error:
+        link = " (a symbolic link; name the file itself)" if not follow and os.path.islink(path) else ""
+        raise InputError(f"cannot be read: {error.strerror}{link}", subject=str(path)) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError("is not a regular file", subject=str(path))
+    with os.fdopen(descriptor, "rb") as stream:
+        yield stream
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
@@ -115,9 +137,10 @@ def free_bytes(path: Path) -> int:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises InputError naming the file when it is missing or not JSON."""
+    """Parse a JSON file. Raises InputError naming the file when it is missing, not a regular file or not JSON."""
     try:
-        return json.loads(Path(path).read_bytes())
+        with open_regular(path) as stream:
+            return json.loads(stream.read())
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", subject=str(path)) from None
     except (ValueError, RecursionError) as error:

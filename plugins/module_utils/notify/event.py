@@ -11,18 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ..core.config import Config, TargetS3
+from ..core.errors import InputError
+from ..core.fsio import open_regular
 
 FORMAT = 1
 UNIT_FAILED, STATE, RECOVERED, TEST = "unit_failed", "state", "recovered", "test"
 REDACTED = "[redacted]"
+# `KEY: value`, as in YAML: the space tells it from a port or an address.
+_COLON = re.compile(r"\s*(?:-\s+)?[\"']?[\w.-]+[\"']?\s*:\s+(\S.*)")
+_USERINFO = re.compile(r"://([^/\s]+)@")
 _SHORTEST_SECRET = 6  # a shorter one would blank out half of the text, and protects nothing
 _MOST_BYTES = 1 << 20
 _PATTERNS = (
     re.compile(r"AGE-SECRET-KEY-[0-9A-Z]+"),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
-    re.compile(r"(?<=://)[^/\s@]+:[^/\s@]+(?=@)"),
+    re.compile(r"(?<=://)[^/\s]+(?=@)"),
     re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]+"),
 )
 
@@ -90,24 +96,34 @@ def known_secrets(config: Config) -> list[str]:
 
 def _content(path: Path) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read(_MOST_BYTES)
-    except OSError:  # what cannot be read cannot be in the text either
+        with open_regular(path) as stream:
+            return stream.read(_MOST_BYTES).decode("utf-8", "replace")
+    except (InputError, OSError):  # what cannot be read cannot be in the text either
         return ""
 
 
 def _values(content: str) -> set[str]:
-    """The texts of a JSON document, or what stands behind each `=`."""
+    """The texts of a JSON document, or what stands behind each `=` and `:`; of addresses the credentials, too."""
     try:
-        return set(_texts(json.loads(content)))
+        values = set(_texts(json.loads(content)))
     except (ValueError, RecursionError):
-        pass
-    values = set()
-    for line in content.splitlines():
-        _name, separator, value = line.partition("=")
-        if separator and not line.lstrip().startswith("#"):
-            values.update({value.strip(), value.strip().strip("\"'")})
+        values = set()
+        for line in content.splitlines():
+            if not line.lstrip().startswith("#"):
+                values.update(_behind(line))
+    for userinfo in [text for value in values for text in _USERINFO.findall(value)]:
+        values.update({userinfo, *userinfo.split(":"), *(unquote(part) for part in userinfo.split(":"))})
     return values - {""}
+
+
+def _behind(line: str) -> Iterable[str]:
+    """What a line `NAME=value` or `NAME: value` assigns: as it stands, and without quotation marks or comment."""
+    _name, separator, value = line.partition("=")
+    colon = _COLON.match(line)
+    for text in ([value] if separator else []) + ([colon.group(1)] if colon else []):
+        for variant in (text, re.split(r"\s#", text)[0]):
+            yield variant.strip()
+            yield variant.strip().strip(",").strip("\"'")
 
 
 def _texts(value: Any) -> Iterable[str]:

@@ -5,6 +5,10 @@
 
 A hook is an executable file in the hooks' directory. It belongs to root (or whoever runs this) and nobody else may
 write to it. A hook that fails or hangs does not keep the others from being run, and raises no further event.
+
+A hook is over when its process has ended: what it leaves behind is not waited for, even if it holds its output open.
+When its time is over, its process group is killed, and whatever has inherited the variable FLUXMAINT_HOOK from it,
+also in a session of its own. Only a process that gets itself another environment by `exec` is not found.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
+import selectors
 import signal
 import stat
 import subprocess
@@ -26,6 +32,9 @@ from .event import Event, known_secrets, redact
 
 OK, DEGRADED = "ok", "degraded"
 _MOST_OUTPUT = 1 << 16
+_LOOK_S = 0.05
+_MARK = "FLUXMAINT_HOOK"
+_KILL_ROUNDS = 3  # a process may have started another one while it was looked for
 
 
 def tell(config: Config, event: Event, *, journal: Journal, clock: Clock | None = None) -> dict[str, Any]:
@@ -35,11 +44,11 @@ def tell(config: Config, event: Event, *, journal: Journal, clock: Clock | None 
         `result`: `ok` when at least one hook took it and none failed, else `degraded`; `hooks` with the fate of each.
     """
     clock = clock or Clock()
-    secrets = known_secrets(config)
-    document = event.document(secrets)
+    blanked = known_secrets(config)
+    document = event.document(blanked)
     data = json.dumps(document, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n"
     results = [
-        _run(path, data, config.notify.hook_timeout_s, secrets, clock) for path in _hooks(config.notify.hooks_dir)
+        _run(path, data, config.notify.hook_timeout_s, blanked, clock) for path in _hooks(config.notify.hooks_dir)
     ]
     problems = [f"hook {item['hook']}: {item['message']}" for item in results if not item["ok"]]
     if not results:
@@ -57,11 +66,11 @@ def _hooks(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if not path.name.startswith(".") and not path.name.endswith("~"))
 
 
-def _run(path: Path, data: bytes, timeout_s: float, secrets: list[str], clock: Clock) -> dict[str, Any]:
+def _run(path: Path, data: bytes, timeout_s: float, blanked: list[str], clock: Clock) -> dict[str, Any]:
     begun = clock.monotonic()
-    message = _unfit(path) or _outcome(path, data, timeout_s)
+    message = _unfit(path) or _outcome(path, data, timeout_s, clock)
     seconds = round(clock.monotonic() - begun, 3)
-    return {"hook": path.name, "ok": not message, "message": redact(message, secrets), "duration_s": seconds}
+    return {"hook": path.name, "ok": not message, "message": redact(message, blanked), "duration_s": seconds}
 
 
 def _unfit(path: Path) -> str:
@@ -77,28 +86,105 @@ def _unfit(path: Path) -> str:
     return ""
 
 
-def _outcome(path: Path, data: bytes, timeout_s: float) -> str:
-    """Run the hook; why it failed, or nothing. What it has started ends with it when its time is over."""
+def _outcome(path: Path, data: bytes, timeout_s: float, clock: Clock) -> str:
+    """Run the hook; why it failed, or nothing."""
+    mark = secrets.token_hex(16)
     try:
         hook = subprocess.Popen(
             [str(path)],
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd="/",
+            env={**os.environ, _MARK: mark},
             start_new_session=True,
         )
     except OSError as error:
         return f"cannot be started: {error.strerror}"
     try:
-        output, _none = hook.communicate(data, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return f"did not end within {timeout_s:g} s"
+        said = _converse(hook, data, clock.monotonic() + timeout_s, clock)
     finally:
         if hook.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(hook.pid, signal.SIGKILL)
-            hook.wait()
+            _kill(hook, mark)
+        for stream in (hook.stdin, hook.stdout):
+            if stream is not None:
+                stream.close()
+    if said is None:
+        return f"did not end within {timeout_s:g} s"
     if hook.returncode != 0:
-        return f"ended with status {hook.returncode}: {last_words(output[-_MOST_OUTPUT:])}"
+        return f"ended with status {hook.returncode}: {last_words(said)}"
     return ""
+
+
+def _converse(hook: subprocess.Popen[bytes], data: bytes, until: float, clock: Clock) -> bytes | None:
+    """Give the hook its input until its process has ended; the end of its output, or None when time is over."""
+    if hook.stdin is None or hook.stdout is None:
+        raise ValueError("the hook has no pipes")
+    said = bytearray()
+    rest = memoryview(data)
+    with selectors.DefaultSelector() as selector:
+        for stream, event in ((hook.stdin, selectors.EVENT_WRITE), (hook.stdout, selectors.EVENT_READ)):
+            os.set_blocking(stream.fileno(), False)
+            selector.register(stream, event)
+        while hook.poll() is None:
+            if clock.monotonic() > until:
+                return None
+            for key, _events in selector.select(_LOOK_S):
+                if key.fileobj is hook.stdout:
+                    over = _read(hook.stdout.fileno(), said) == b""
+                else:
+                    rest = rest[_write(hook.stdin.fileno(), rest) :]
+                    over = not rest
+                if over:
+                    selector.unregister(key.fileobj)
+                    if key.fileobj is hook.stdin:
+                        hook.stdin.close()
+            if not selector.get_map():  # else select would not wait
+                clock.sleep(_LOOK_S)
+    _read(hook.stdout.fileno(), said)  # what a pipe holds, and no more: somebody else may still write there
+    return bytes(said)
+
+
+def _read(descriptor: int, said: bytearray) -> bytes | None:
+    """What there is to read, empty at the end, None when there is nothing now; `said` keeps the end of all."""
+    try:
+        chunk = os.read(descriptor, _MOST_OUTPUT)
+    except BlockingIOError:
+        return None
+    said += chunk
+    del said[:-_MOST_OUTPUT]
+    return chunk
+
+
+def _write(descriptor: int, rest: memoryview) -> int:
+    """How much of `rest` has gone; all of it when nobody wants to read it."""
+    try:
+        return os.write(descriptor, rest)
+    except BlockingIOError:
+        return 0
+    except BrokenPipeError:
+        return len(rest)
+
+
+def _kill(hook: subprocess.Popen[bytes], mark: str) -> None:
+    """End the hook and what it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(hook.pid, signal.SIGKILL)
+    hook.wait()
+    for _ in range(_KILL_ROUNDS):
+        for pid in _marked(mark):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _marked(mark: str) -> list[int]:
+    """The processes that have inherited the mark of a hook."""
+    wanted = f"{_MARK}={mark}".encode()
+    found = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended, or belongs to somebody else
+                if wanted in (directory / "environ").read_bytes().split(b"\0"):
+                    found.append(int(directory.name))
+    return found

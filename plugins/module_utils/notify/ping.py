@@ -9,10 +9,12 @@ is in no argument, message or journal.
 
 from __future__ import annotations
 
+import base64
 import stat
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from ..core.clock import Clock
 from ..core.config import Config
@@ -61,7 +63,7 @@ def _url(path: Path, name: str) -> str:
 def _ask(url: str, timeout_s: float) -> str:
     """Why there was no success, or nothing. Messages of the library may hold the address: only their kind is told."""
     try:
-        with urllib.request.build_opener().open(url, timeout=timeout_s) as answer:
+        with urllib.request.build_opener().open(_request(url), timeout=timeout_s) as answer:
             answer.read(1)
         return ""
     except urllib.error.HTTPError as error:
@@ -71,3 +73,16 @@ def _ask(url: str, timeout_s: float) -> str:
         return str(reason.strerror or type(reason).__name__) if isinstance(reason, OSError) else type(reason).__name__
     except Exception as error:  # noqa: BLE001 - a malformed address or answer must not end in a traceback with it
         return type(error).__name__
+
+
+def _request(url: str) -> urllib.request.Request:
+    """A name and password in the address go into a header: the library would ask the name service for them."""
+    parts = urlsplit(url)
+    userinfo, found, place = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=place).geturl())  # noqa: S310 - `_url` has checked it
+    if found:
+        name, _colon, password = userinfo.partition(":")
+        pair = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
+        # Not for where the answer may redirect to.
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")
+    return request

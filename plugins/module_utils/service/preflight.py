@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..backup.overlaps import overlaps
 from ..core.clock import Clock
 from ..core.config import Config, Database, TargetPath
 from ..core.errors import EngineError, InputError
@@ -114,6 +115,7 @@ def check(
     findings = Findings()
     _accounts(config, findings)
     _places(config, findings)
+    findings.mismatches.extend(overlaps(config))
     findings.facts["databases"] = {database.name: _database(database, findings) for database in config.databases}
     _uncovered(config, findings)
     if unit_state is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ from ..core.errors import EngineError, InputError, IntegrityError, PreconditionE
 MAGIC = b"SQLite format 3\x00"
 HEADER_BYTES = 100
 SIDE_FILES = ("-wal", "-shm", "-journal")
+
+# What Python says of text that is not UTF-8: the column, and then the text itself.
+_NOT_UTF8 = re.compile(r"Could not decode to UTF-8 column '(.*?)' with text ", re.DOTALL)
 
 # SQLite calls the progress handler after this many virtual machine steps: some hundred times a second.
 _STEPS_BETWEEN_LOOKS = 20_000
@@ -185,6 +189,9 @@ def is_readonly(error: sqlite3.Error) -> bool:
 def engine_error(error: sqlite3.Error, path: Path) -> EngineError:
     """The engine's error for one of SQLite's, naming the database."""
     text, subject = str(error), str(path)
+    undecodable = _NOT_UTF8.match(text)
+    if undecodable:
+        return InputError(f"the column {undecodable.group(1)!r:.200} holds text that is not UTF-8", subject=subject)
     if is_locked(error):
         return TimeoutExceeded(f"another process holds a lock: {text}", subject=subject)
     if text == "interrupted":
@@ -215,7 +222,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise engine_error(error, path) from error
+        # Without its cause, whose text may hold what stands in a row.
+        raise engine_error(error, path) from None
 
 
 class Deadline:

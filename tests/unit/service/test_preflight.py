@@ -220,7 +220,8 @@ def test_tool_versions(document: dict[str, Any], tmp_path: Path, monkeypatch: py
 
 
 def test_targets_of_this_machine(document: dict[str, Any], tmp_path: Path) -> None:
-    local = {"name": "local", "type": "path", "path": str(tmp_path)}
+    (tmp_path / "target").mkdir()
+    local = {"name": "local", "type": "path", "path": str(tmp_path / "target")}
     document["backup"] = {"signer": "x", "targets": [local]}
     assert [text for text in check(document).warnings if "no target is elsewhere" in text]
     offsite = {
@@ -234,3 +235,5 @@ def test_targets_of_this_machine(document: dict[str, Any], tmp_path: Path) -> No
     assert check(document).warnings == []
     document["backup"]["targets"] = [{**local, "require_mount": True}, offsite]
     assert "is not a mount point" in check(document).mismatches[0]
+    document["backup"]["targets"] = [local, {**local, "name": "again"}]
+    assert "target again" in check(document).mismatches[0]
