@@ -51,3 +51,19 @@ def mounted(path: Path, size: str) -> Iterator[Disk]:
     finally:
         while os.path.ismount(path):
             disk.unmount()
+
+
+def bind(source: Path, place: Path) -> None:
+    """Mount a directory at another place, too."""
+    subprocess.run(["mount", "--bind", str(source), str(place)], check=True, timeout=30)
+
+
+@contextlib.contextmanager
+def bound(source: Path, place: Path) -> Iterator[Path]:
+    """A second place of a mounted file system, where it lives on while it is not mounted at its first."""
+    place.mkdir()
+    bind(source, place)
+    try:
+        yield place
+    finally:
+        Disk(place).unmount()
