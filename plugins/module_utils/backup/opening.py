@@ -183,16 +183,18 @@ def _open(store: Store, service: str, host: str, identity: str, allowed_signers_
         )
         return manifest, signature, key
 
-    if not store.exists(prefix + layout.COMMIT) and not older(store.versions(prefix), prefix + layout.COMMIT):
+    commit = prefix + layout.COMMIT
+    try:
+        data, signature, key = read_version(store, commit, committed, limit=_COMMIT_LIMIT, problems=problems)
+    except IntegrityError as error:
+        if error.subject != commit or store.exists(commit) or older(store.versions(prefix), commit):
+            raise
         raise IntegrityError(
             "is missing: this generation was never completed, it is no backup",
-            subject=prefix + layout.COMMIT,
+            subject=commit,
             untouched="everything",
             remedy="choose a committed generation",
-        )
-    data, signature, key = read_version(
-        store, prefix + layout.COMMIT, committed, limit=_COMMIT_LIMIT, problems=problems
-    )
+        ) from None
     manifest = Manifest.from_bytes(data, subject=prefix + layout.MANIFEST)
     meant, said = (service, host, identity), (manifest.service, manifest.host, manifest.id)
     if meant != said:

@@ -14,7 +14,7 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +153,28 @@ def verified(
 
 
 def newest_verified(
-    store: Store, service: str, host: str, generation: str, *, allowed_signers_file: Path
+    store: Store, service: str, host: str, generation: str, *, allowed_signers_file: Path, manifest_sha256: str = ""
 ) -> dict[str, Any] | None:
-    """The proof with the newest name of those that `verified` gives; reads no more than it takes to find it."""
-    return next(_verified(store, service, host, generation, allowed_signers_file), None)
+    """The proof with the newest name of those that `verified` gives; reads no more than it takes to find it.
+
+    Args:
+        manifest_sha256: only proofs of this manifest, which the caller knows to be the committed one.
+    """
+    commits = {manifest_sha256} if manifest_sha256 else None
+    return next(_verified(store, service, host, generation, allowed_signers_file, commits), None)
 
 
 def _verified(
-    store: Store, service: str, host: str, generation: str, allowed_signers_file: Path
+    store: Store,
+    service: str,
+    host: str,
+    generation: str,
+    allowed_signers_file: Path,
+    commits: Collection[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     # Rubbish over COMMIT, a proof or its signature must not hide what was there before it.
-    commits = committed_manifests(store, service, host, generation)
+    if commits is None:
+        commits = committed_manifests(store, service, host, generation)
     keys = {item.key for item in store.versions(f"{layout.proofs(service, host)}{generation}/") if not item.marker}
 
     def good(key: str, data: bytes) -> dict[str, Any]:

@@ -492,10 +492,15 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _is_proven(store: Store, service: str, host: str, opened: Opened, signers: Path) -> bool:
-    with contextlib.suppress(IntegrityError):
-        found = proof.newest_verified(store, service, host, opened.manifest.id, allowed_signers_file=signers)
-        return found is not None and found.get("manifest_sha256") == opened.manifest_sha256
-    return False
+    found = proof.newest_verified(
+        store,
+        service,
+        host,
+        opened.manifest.id,
+        allowed_signers_file=signers,
+        manifest_sha256=opened.manifest_sha256,
+    )
+    return found is not None
 
 
 def _grouped(versions: Iterator[Version]) -> dict[str, list[Version]]:

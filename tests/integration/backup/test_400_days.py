@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,19 @@ class FakeClock(Clock):
         self.day = 0
 
     def now(self) -> datetime:
-        return self.start + timedelta(days=self.day)
+        return self.at(self.day)
+
+    def at(self, day: int) -> datetime:
+        return self.start + timedelta(days=day)
+
+
+@dataclasses.dataclass(frozen=True)
+class Day:
+    """What happens on one day beside a backup."""
+
+    number: int
+    proven: bool
+    lock_days: int
 
 
 class Calendar:
@@ -60,13 +73,13 @@ class Calendar:
         names = [parts[0].object, layout.INSTRUCTIONS]
         self.objects = {name: (source / name).read_bytes() for name in names}
 
-    def put(self, key: str, data: bytes, lock_days: int) -> None:
-        until = self.clock.now() + timedelta(days=lock_days)
-        lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until} if lock_days else {}
+    def put(self, key: str, data: bytes, until: datetime | None = None) -> None:
+        lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until} if until else {}
         self.client.put_object(Bucket=BUCKET, Key=PREFIX + key, Body=data, **lock)
 
-    def generation(self, *, proven: bool, lock_days: int) -> retention.Held:
-        now = self.clock.now()
+    def generation(self, day: Day) -> retention.Held:
+        now = self.clock.at(day.number)
+        until = now + timedelta(days=day.lock_days) if day.lock_days else None
         identity = layout.new_id(now)
         manifest = dataclasses.replace(self.manifest, id=identity, started_at=utc_text(now), finished_at=utc_text(now))
         data = manifest.to_bytes()
@@ -74,18 +87,17 @@ class Calendar:
         signature = crypto.sign(data, self.keys / "signing_ed25519", crypto.MANIFEST_NAMESPACE)
         objects = {layout.MANIFEST: data, layout.SIGNATURE: signature, layout.COMMIT: digest.encode() + b"\n"}
         for name, content in {**self.objects, **objects}.items():
-            self.put(f"generations/{identity}/{name}", content, lock_days)
-        if proven:
-            self.proof(identity, digest)
-        until = now + timedelta(days=lock_days) if lock_days else None
-        return retention.Held(identity, "daily", proven=proven, copies=1, retained_until=until)
+            self.put(f"generations/{identity}/{name}", content, until)
+        if day.proven:
+            self.proof(identity, digest, now)
+        return retention.Held(identity, "daily", proven=day.proven, copies=1, retained_until=until)
 
-    def proof(self, identity: str, digest: str) -> None:
+    def proof(self, identity: str, digest: str, now: datetime) -> None:
         said = {"generation": identity, "host": "production", "manifest_sha256": digest, "result": "proven"}
-        data = json.dumps({**said, "verifier": "staging", "proven_at": utc_text(self.clock.now())}).encode()
-        key = layout.proof("fluxhero", "production", identity, self.clock.now(), "staging")[len(PREFIX) :]
-        self.put(key + ".sig", crypto.sign(data, self.keys / "verifier_ed25519", crypto.PROOF_NAMESPACE), 0)
-        self.put(key, data, 0)
+        data = json.dumps({**said, "verifier": "staging", "proven_at": utc_text(now)}).encode()
+        key = layout.proof("fluxhero", "production", identity, now, "staging")[len(PREFIX) :]
+        self.put(key + ".sig", crypto.sign(data, self.keys / "verifier_ed25519", crypto.PROOF_NAMESPACE))
+        self.put(key, data)
 
     def there(self, identity: str) -> bool:
         key = f"{PREFIX}generations/{identity}/{layout.COMMIT}"
@@ -111,12 +123,16 @@ def test_400_days(
     refused: set[str] = set()
     known: dict[str, prune.Known] = {}
     deletions = 0
+    days: list[Day] = []
+    pool = ThreadPoolExecutor(4)
     for clock.day in range(DAYS):
         # One day in five nobody proves; for three weeks the verifier is away; each 25th generation is locked.
         proven = draw.random() < 0.8 and not 150 <= clock.day < 171
-        held = calendar.generation(proven=proven, lock_days=draw.choice((20, 60)) if clock.day % 25 == 3 else 0)
-        made[held.id] = held
+        days.append(Day(clock.day, proven, draw.choice((20, 60)) if clock.day % 25 == 3 else 0))
         if clock.day % 16 == 15:
+            # Days between two prunings have nothing to do with each other, so they may pass at the same time.
+            made.update({held.id: held for held in pool.map(calendar.generation, days)})
+            days.clear()
             expected = retention.plan(made.values(), POLICY, clock.now())
             result = prune.prune(
                 store,
@@ -138,8 +154,9 @@ def test_400_days(
             assert not result["orphans"]["deleted"] and not result["suspect"]
             deletions += len(gone)
             made = {identity: item for identity, item in made.items() if identity not in gone}
-        newest = max((item.id for item in made.values() if item.proven), default="")
-        assert not newest or calendar.there(newest), "the newest proven one is always there"
+            newest = max(item.id for item in made.values() if item.proven)
+            assert calendar.there(newest), "the newest proven one is always there"
+    pool.shutdown()
     assert deletions > 300
     assert refused, "the server itself has refused some"
     found = {key.key.split("/")[3] for key in store.list(f"{PREFIX}generations/")}
