@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ..core.clock import Clock
+from ..core.clock import Clock, from_timestamp
 from ..core.errors import StoreError
 from ..core.fsio import fsync_dir, private_opener, sha256_file
 from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, Unfinished, checked_key
 from .throttle import Throttle
 
 _PARTIAL = ".partial-"
-_FIRST, _LAST = datetime.min.replace(tzinfo=timezone.utc), datetime.max.replace(tzinfo=timezone.utc)
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
@@ -164,7 +163,7 @@ class PathStore(Store):
     def unfinished(self, prefix: str) -> Iterator[Unfinished]:
         """Partial files of interrupted writes."""
         found = [
-            Unfinished(key, "", _time(status))
+            Unfinished(key, "", from_timestamp(status.st_mtime))
             for key, status in self._files(prefix)
             if Path(key).name.startswith(_PARTIAL) and _is_key(key)
         ]
@@ -254,15 +253,7 @@ def _below_mount(path: Path) -> bool:
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, status.st_size, _time(status))
-
-
-def _time(status: os.stat_result) -> datetime:
-    """When a file was changed; what lies outside of all calendars counts as their nearest end."""
-    try:
-        return datetime.fromtimestamp(status.st_mtime, timezone.utc)
-    except (OverflowError, ValueError, OSError):
-        return _LAST if status.st_mtime > 0 else _FIRST
+    return ObjectInfo(key, status.st_size, from_timestamp(status.st_mtime))
 
 
 def _is_key(name: str) -> bool:

@@ -9,6 +9,7 @@ from fluxmaint.core import fsio
 from fluxmaint.core.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -79,3 +80,17 @@ def test_a_file_that_is_not_completed_leaves_the_old_one_and_no_rubbish(tmp_path
         stream.writelines([b"half", "not bytes"])  # type: ignore[list-item]
     assert target.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_only_a_regular_file_is_read_and_nobody_waits_for_a_fifo(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "odd")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(InputError, match="odd: is not a regular file"):
+        fsio.read_json(tmp_path / "odd")
+    assert len(os.listdir("/proc/self/fd")) == before
+    (tmp_path / "file").write_text("{}")
+    (tmp_path / "link").symlink_to("file")
+    assert fsio.read_json(tmp_path / "link") == {}
+    with pytest.raises(InputError, match="a symbolic link"), fsio.open_regular(tmp_path / "link", follow=False):
+        pass

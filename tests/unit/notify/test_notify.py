@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import http.server
 import json
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -89,18 +93,22 @@ def test_every_hook_gets_the_document_and_it_is_journalled(config: configuration
     told = tell(config, journal=["line"], details={"reasons": [{"text": "old"}]})
     assert (told["result"], [item["hook"] for item in told["hooks"]]) == ("ok", ["10-mail", "20-chat"])
     document = json.loads((tmp_path / "first").read_text())
-    assert document == json.loads((tmp_path / "second").read_text()) == {
-        "format": 1,
-        "event": "unit_failed",
-        "service": "fluxhero",
-        "host": "production",
-        "time": "2026-11-23T02:00:00Z",
-        "unit": "a.service",
-        "result": "exit-code",
-        "message": "it failed",
-        "journal": ["line"],
-        "details": {"reasons": [{"text": "old"}]},
-    }
+    assert (
+        document
+        == json.loads((tmp_path / "second").read_text())
+        == {
+            "format": 1,
+            "event": "unit_failed",
+            "service": "fluxhero",
+            "host": "production",
+            "time": "2026-11-23T02:00:00Z",
+            "unit": "a.service",
+            "result": "exit-code",
+            "message": "it failed",
+            "journal": ["line"],
+            "details": {"reasons": [{"text": "old"}]},
+        }
+    )
     assert not (tmp_path / "third").exists()
     [entry] = Journal(config.journal_file).read("notify")
     assert (entry["result"], entry["about"]["unit"]) == ("ok", "a.service")
@@ -148,6 +156,96 @@ def test_secrets_are_blanked_out_everywhere(config: configuration.Config, tmp_pa
     assert "visible" not in " ".join(known_secrets(config))
 
 
+def test_the_end_of_what_a_hook_says_is_kept_and_no_more(
+    config: configuration.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, kept = hooks._read, []
+
+    def noted(descriptor: int, said: bytearray) -> bytes | None:
+        chunk = read(descriptor, said)
+        kept.append(len(said))
+        return chunk
+
+    monkeypatch.setattr(hooks, "_read", noted)
+    hook(config, "10-flood", "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo the end; exit 4")
+    [told] = tell(config)["hooks"]
+    assert told["message"].endswith(" / the end")
+    assert told["message"].startswith("ended with status 4: xxx")
+    assert max(kept) == 1 << 16
+
+
+def test_a_hook_may_leave_its_input_unread(config: configuration.Config) -> None:
+    hook(config, "10-deaf", "exec 0<&-; sleep 0.3")
+    hook(config, "20-quick", "exit 0")
+    assert tell(config, journal=["x" * 1000] * 1000)["result"] == "ok"
+
+
+def _lives(pid_file: Path) -> bool:
+    try:
+        state = Path("/proc", pid_file.read_text().strip(), "stat").read_text()
+    except FileNotFoundError:
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_process_that_keeps_a_hook_s_output_open_is_not_waited_for(
+    config: configuration.Config, tmp_path: Path
+) -> None:
+    hook(config, "10-daemon", f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 20' & sleep 0.3; echo said; exit 5")
+    [told] = tell(config)["hooks"]
+    assert told["message"] == "ended with status 5: said"
+    assert told["duration_s"] < 2
+    assert _lives(tmp_path / "pid")
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_what_a_hook_has_started_in_another_session_ends_with_its_time(
+    config: configuration.Config, tmp_path: Path
+) -> None:
+    hook(config, "10-hung", f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 20' & sleep 20")
+    [told] = tell(config)["hooks"]
+    assert told["message"] == "did not end within 2 s"
+    for _ in range(20):  # what is killed needs a moment to go
+        if not _lives(tmp_path / "pid"):
+            break
+        time.sleep(0.1)
+    assert not _lives(tmp_path / "pid")
+
+
+def test_nobody_waits_for_a_fifo_in_the_place_of_a_file(config: configuration.Config, tmp_path: Path) -> None:
+    (tmp_path / ".env").unlink()
+    os.mkfifo(tmp_path / ".env")
+    os.mkfifo(config.notify.ping_file, 0o600)
+    assert KEY in known_secrets(config)
+    with pytest.raises(InputError, match="is not a regular file"):
+        ping.ping(config, "backup")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"API_TOKEN: {SECRET}",
+        f'  - token: "{SECRET}"  # of the broker',
+        f"\"token\": '{SECRET}',",
+        f"export TOKEN={SECRET}  # of the broker",
+        f"url: postgres://me:{SECRET}@host/db",
+        f"URL=https://{SECRET}@host/db",
+    ],
+)
+def test_secrets_in_other_forms_of_configuration_are_known(
+    config: configuration.Config, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / ".env").write_text(f"# a comment\nservice:\n{line}\n")
+    hook(config, "10-all", f"cat > {tmp_path}/got; echo {SECRET}; exit 1")
+    told = tell(config, message=f"it said {SECRET}", journal=[line])
+    assert SECRET not in (tmp_path / "got").read_text() + json.dumps(told)
+
+
+def test_a_percent_encoded_password_is_known_in_both_forms(config: configuration.Config) -> None:
+    config.notify.ping_file.write_text(json.dumps({"backup": "https://me:open%20sesame@host/"}))
+    assert {"open%20sesame", "open sesame"} <= set(known_secrets(config))
+
+
 def test_the_credentials_of_a_verifier_are_secrets(config: configuration.Config, tmp_path: Path) -> None:
     for name in ("reader", "prover"):
         (tmp_path / f"{name}.json").write_text(json.dumps({"access_key": f"{name}-id", "secret_key": f"{name}-secret"}))
@@ -169,7 +267,14 @@ def test_the_credentials_of_a_verifier_are_secrets(config: configuration.Config,
 
 def test_forms_of_secrets_are_known() -> None:
     pem = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----"
-    for text in (pem, "-----BEGIN PRIVATE KEY-----\nabc", "https://me:abc@host/", "Authorization: Bearer abc"):
+    for text in (
+        pem,
+        "-----BEGIN PRIVATE KEY-----\nabc",
+        "https://me:abc@host/",
+        "https://abc@host/",
+        "http://a:b@abc@host/",
+        "Authorization: Bearer abc",
+    ):
         assert "abc" not in redact(text, [])
     assert redact("http://host/path at 10:00", []) == "http://host/path at 10:00"
 
@@ -179,6 +284,7 @@ class Listener(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.heard.append(self.path)  # type: ignore[attr-defined]
+        self.server.credentials.append(self.headers["Authorization"])  # type: ignore[attr-defined]
         self.send_response(int(self.path.rpartition("/")[2]))
         self.end_headers()
 
@@ -189,10 +295,15 @@ class Listener(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def listener() -> Iterator[Any]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener)
-    server.heard = []  # type: ignore[attr-defined]
+    server.heard, server.credentials = [], []  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", heard=server.heard)  # type: ignore[attr-defined]
+    yield SimpleNamespace(
+        place=f"127.0.0.1:{server.server_port}",
+        url=f"http://127.0.0.1:{server.server_port}",
+        heard=server.heard,  # type: ignore[attr-defined]
+        credentials=server.credentials,  # type: ignore[attr-defined]
+    )
     server.shutdown()
     server.server_close()
     thread.join()
@@ -210,6 +321,19 @@ def test_a_ping_is_heard_once(config: configuration.Config, listener: Any) -> No
     assert ping.ping(config, "verify") is False
 
 
+def test_credentials_in_an_address_are_sent_as_such_and_never_told(config: configuration.Config, listener: Any) -> None:
+    address(config, f"http://me:open%20sesame@{listener.place}/200")
+    assert ping.ping(config, "backup")
+    assert (listener.heard, listener.credentials) == (
+        ["/200"],
+        ["Basic " + base64.b64encode(b"me:open sesame").decode()],
+    )
+    address(config, f"http://me:sesame@{listener.place}/503")
+    with pytest.raises(EngineError, match="HTTP status 503") as caught:
+        ping.ping(config, "backup", clock=Impatient())
+    assert "sesame" not in str(caught.value) + json.dumps(caught.value.as_dict())
+
+
 def test_a_ping_that_is_not_heard_is_tried_again_and_never_tells_its_address(
     config: configuration.Config, listener: Any
 ) -> None:
@@ -220,7 +344,14 @@ def test_a_ping_that_is_not_heard_is_tried_again_and_never_tells_its_address(
     assert "uuid-1234" not in json.dumps(caught.value.as_dict())
 
 
-ODD = ["http://127.0.0.1:1/", "http://nowhere.invalid/", "http://[", "http://a b/", "http://127.0.0.1/a ", "file:///etc/"]
+ODD = [
+    "http://127.0.0.1:1/",
+    "http://nowhere.invalid/",
+    "http://[",
+    "http://a b/",
+    "http://127.0.0.1/a ",
+    "file:///etc/",
+]
 
 
 @pytest.mark.parametrize("url", [*(start + "uuid-1234" for start in ODD), 5, ["uuid-1234"]])
