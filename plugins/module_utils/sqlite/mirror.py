@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from ..core import syscalls
 from .connect import Deadline
 
-# Threads take chunks in turn. A chunk goes to the disk as soon as it is copied.
+# What is copied goes to the disk in pieces of this size, two at a time: a commit's fsync waits behind no more.
+_PIECE = 2 << 20
+# What is compared is divided among threads, which take chunks in turn.
 _CHUNK = 8 << 20
 # A pair of blocks stays in a core's own cache; larger ones are slower.
 _BLOCK = 1 << 18
@@ -32,7 +34,8 @@ _SAMPLES = 256
 _SAMPLE = 1 << 16
 
 _FICLONE = 0x40049409
-_NO_CLONE = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ETXTBSY}
+# Other file systems, old kernels, containers that forbid it.
+_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ETXTBSY}
 
 
 class Mirror:
@@ -50,6 +53,7 @@ class Mirror:
         self._copy = copy
         self._deadline = deadline
         self._durable = durable
+        self._in_kernel = hasattr(os, "copy_file_range")
         self.passes = 0
 
     def clone(self) -> bool:
@@ -57,7 +61,7 @@ class Mirror:
         try:
             fcntl.ioctl(self._copy, _FICLONE, self._source)
         except OSError as error:
-            if error.errno in _NO_CLONE:
+            if error.errno in _CANNOT:
                 return False
             raise
         self.passes += 1
@@ -66,14 +70,14 @@ class Mirror:
     def copy(self) -> None:
         """Copy everything, once. A source that grows meanwhile is copied up to its size at the beginning.
 
-        The copy goes to the disk meanwhile, a few chunks at a time: so the fsync that follows has little left to
+        The copy goes to the disk meanwhile, a few pieces at a time: so the fsync that follows has little left to
         do, and a writer's own fsync never waits behind gigabytes. The blocks are reserved before, because
         some file systems write the data of new blocks out before they complete anybody's commit.
         """
         self.passes += 1
         size = os.fstat(self._source).st_size
         syscalls.preallocate(self._copy, size)
-        self._in_parallel(self._copy_chunks, size)
+        self._copy_pieces(size)
         os.ftruncate(self._copy, min(size, os.fstat(self._source).st_size))
 
     def precopy(self) -> None:
@@ -127,21 +131,38 @@ class Mirror:
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             return sum(part.result() for part in [pool.submit(work, n, workers, size) for n in range(workers)])
 
-    def _copy_chunks(self, first: int, step: int, size: int) -> int:
+    def _copy_pieces(self, size: int) -> None:
+        previous = -1
+        for start in range(0, size, _PIECE):
+            end = min(start + _PIECE, size)
+            offset = self._copy_in_kernel(start, end)
+            if offset < end:
+                self._copy_blocks(offset, end)
+            self._deadline.check("copying")
+            # Waiting for the piece before keeps the disk's queue, in which others wait, short.
+            if self._durable and syscalls.start_writing(self._copy, start, _PIECE) and previous >= 0:
+                syscalls.await_writing(self._copy, previous, _PIECE)
+            previous = start
+
+    def _copy_in_kernel(self, start: int, end: int) -> int:
+        """Copy a range without bringing it into this process; returns how far that went."""
+        while self._in_kernel and start < end:
+            try:
+                copied = os.copy_file_range(self._source, self._copy, end - start, start, start)
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise
+                copied = 0
+            self._in_kernel = copied > 0
+            start += copied
+        return start
+
+    def _copy_blocks(self, start: int, end: int) -> None:
         buffer = bytearray(_BLOCK)
         view = memoryview(buffer)
-        written, previous = 0, -1
-        for start in range(first * _CHUNK, size, step * _CHUNK):
-            for offset in range(start, min(start + _CHUNK, size), _BLOCK):
-                count = _fill(buffer, self._source, offset)
-                _write(self._copy, view[:count], offset)
-                written += count
-                self._deadline.check("copying")
-            # Waiting for the chunk before keeps the disk's queue, in which others wait, short.
-            if self._durable and syscalls.start_writing(self._copy, start, _CHUNK) and previous >= 0:
-                syscalls.await_writing(self._copy, previous, _CHUNK)
-            previous = start
-        return written
+        for offset in range(start, end, _BLOCK):
+            count = _fill(buffer, self._source, offset)
+            _write(self._copy, view[: min(count, end - offset)], offset)
 
     def _repair_chunks(self, first: int, step: int, size: int) -> int:
         theirs, ours = bytearray(_BLOCK), bytearray(_BLOCK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -154,32 +155,32 @@ def test_the_estimate_of_files_of_any_size(mirrored: Mirrored, size: int) -> Non
     assert size * 0.9 <= mirror.estimate() <= size
 
 
-def test_the_copy_goes_to_the_disk_chunk_by_chunk(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each chunk once, and never more than two per thread on the way."""
+def test_the_copy_goes_to_the_disk_by_chunk(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece once, and never more than two on the way."""
     started: list[int] = []
     ended: list[int] = []
     most = []
 
     def start(_descriptor: int, offset: int, count: int) -> bool:
-        assert count == engine._CHUNK
+        assert count == engine._PIECE
         started.append(offset)
         most.append(len(started) - len(ended))
         return True
 
     def wait(_descriptor: int, offset: int, count: int) -> bool:
-        assert (offset, count) in {(begun, engine._CHUNK) for begun in started}
+        assert (offset, count) in {(begun, engine._PIECE) for begun in started}
         ended.append(offset)
         return True
 
     monkeypatch.setattr(syscalls, "start_writing", start)
     monkeypatch.setattr(syscalls, "await_writing", wait)
-    size = 6 * engine._CHUNK + 5
+    size = 6 * engine._PIECE + 5
     mirror, source, copy = mirrored(b"", b"")
     os.truncate(source, size)
     mirror.copy()
-    assert sorted(started) == list(range(0, size, engine._CHUNK))
-    assert len(set(ended)) == len(ended) == len(started) - engine._WORKERS
-    assert max(most) <= 2 * engine._WORKERS
+    assert sorted(started) == list(range(0, size, engine._PIECE))
+    assert len(set(ended)) == len(ended) == len(started) - 1
+    assert max(most) == 2
     assert copy.stat().st_size == size
 
 
@@ -188,7 +189,6 @@ def test_a_write_that_the_disk_refused_is_not_lost(mirrored: Mirrored, monkeypat
 
     def refused(*_arguments: int) -> int:
         import ctypes
-        import errno
 
         ctypes.set_errno(errno.EIO)
         return -1
@@ -210,39 +210,75 @@ def test_copies_where_the_system_lacks_a_call(
     assert copy.read_bytes() == source.read_bytes()
 
 
+@pytest.fixture(params=["in the kernel", "through the process", "in the kernel at first"])
+def after_each_write(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Do something after each write to the copy, for each way in which bytes get there."""
+    write, copy_range = engine._write, os.copy_file_range
+    calls = []
+
+    def act_after(act: Callable[[], None]) -> None:
+        def written(descriptor: int, data: memoryview, offset: int) -> None:
+            write(descriptor, data, offset)
+            act()
+
+        def copied(*arguments: int) -> int:
+            calls.append(arguments)
+            if request.param == "through the process" or (len(calls) > 2 and request.param.endswith("at first")):
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            count = copy_range(*arguments)
+            act()
+            return count
+
+        monkeypatch.setattr(engine, "_write", written)
+        monkeypatch.setattr(os, "copy_file_range", copied)
+
+    return act_after
+
+
 @pytest.mark.parametrize("left", [0, 4096, 9 << 20])
 def test_a_source_that_shrinks_while_it_is_copied(
-    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch, left: int
+    mirrored: Mirrored, after_each_write: Callable[..., None], left: int
 ) -> None:
     mirror, source, copy = mirrored(os.urandom(20 << 20), b"")
-    original = engine._write
-
-    def write(descriptor: int, data: memoryview, offset: int) -> None:
-        original(descriptor, data, offset)
-        if source.stat().st_size > left:
-            os.truncate(source, left)
-
-    monkeypatch.setattr(engine, "_write", write)
+    after_each_write(lambda: os.truncate(source, min(left, source.stat().st_size)))
     mirror.precopy()
     mirror.repair()
     assert copy.read_bytes() == source.read_bytes()
+    assert source.stat().st_size == left
     assert copy.stat().st_blocks * 512 <= left + 65536, "what was reserved for it is given back"
 
 
-def test_a_source_that_grows_while_it_is_copied(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_grows_while_it_is_copied(mirrored: Mirrored, after_each_write: Callable[..., None]) -> None:
     mirror, source, copy = mirrored(os.urandom(17 << 20), b"")
-    original = engine._write
-
-    def write(descriptor: int, data: memoryview, offset: int) -> None:
-        original(descriptor, data, offset)
-        if source.stat().st_size < 30 << 20:
-            os.truncate(source, source.stat().st_size + 123_457)
-
-    monkeypatch.setattr(engine, "_write", write)
+    growing = [True]
+    after_each_write(lambda: os.truncate(source, source.stat().st_size + 123_457 * growing[0]))
     mirror.precopy()
-    monkeypatch.setattr(engine, "_write", original)
+    assert source.stat().st_size > 17 << 20
+    growing[0] = False
     mirror.repair()
     assert copy.read_bytes() == source.read_bytes()
+
+
+def test_the_same_bytes_by_each_way(mirrored: Mirrored, after_each_write: Callable[..., None]) -> None:
+    content = os.urandom((9 << 20) + 12345)
+    mirror, _source, copy = mirrored(content, b"")
+    writes: list[None] = []
+    after_each_write(lambda: writes.append(None))
+    mirror.copy()
+    assert writes
+    assert copy.read_bytes() == content
+
+
+def test_an_error_of_the_disk_is_no_reason_to_copy_otherwise(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: int) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "copy_file_range", broken)
+    mirror, _source, _copy = mirrored(b"x" * 5000, b"")
+    with pytest.raises(OSError, match="Input/output error"):
+        mirror.copy()
 
 
 def test_a_sparse_source_is_copied_whole(mirrored: Mirrored) -> None:
