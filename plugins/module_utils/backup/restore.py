@@ -6,6 +6,9 @@
 `run` does what a `Request` asks for; `resume` finishes or undoes what a dead process has left; `preview` says
 what `run` would do. Files are put into place by rename only, and what was there is moved, never deleted.
 
+A disk that fills up meanwhile does not keep a restore from being ended or undone: room for the plan and the journal is
+put by before it begins.
+
 A database's path holds at every moment the complete old set, nothing, or the new file alone, and while it may hold
 nothing the units are held: they cannot be started by anyone, not even by a reboot.
 
@@ -24,6 +27,7 @@ request 1, and request 2 names that. Request 4 removes both.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -37,6 +41,7 @@ from ..core.errors import EngineError, IntegrityError, LeaseError, PreconditionE
 from ..core.fsio import atomic_write, fsync_dir, read_json, sha256_file, write_json
 from ..core.journal import Journal
 from ..core.lease import Lease
+from ..core.reserve import Reserve, is_full
 from ..sqlite import connect, fingerprint
 from . import holders, restore_plan, restore_point, restore_stage
 from .restore_plan import (
@@ -58,6 +63,7 @@ from .restore_stage import Source
 Progress = Callable[[str, str], None]
 
 _LATCH_MODE = 0o640
+_RESERVE_BYTES = 1 << 20
 
 
 class ServiceControl(Protocol):
@@ -246,6 +252,7 @@ def _finish_earlier(
     executor = _Executor(config, plan, service, clock, journal, progress)
     if plan.state == STAGING:
         return executor.drop()
+    executor.put_by()
     try:
         return executor.carry_on()
     except RestoreFailed as error:
@@ -274,15 +281,19 @@ class _Executor:
         self.clock = clock
         self.journal = journal
         self.progress = progress
+        self.reserve = Reserve(config.state_dir / ".restore-reserve")
 
     # -- before the service is touched -------------------------------------------------------------------------
 
     def stage(self, source: Source | None) -> None:
         """Step 1. On failure the service has not been touched and the plan is dropped."""
+        self.reserve.take(_RESERVE_BYTES)
         self._save()
-        self.journal.append("restore", "start", operation_id=self.plan.id, request=self.plan.request.as_dict())
+        self._tell("start", request=self.plan.request.as_dict())
         try:
             self._step("stage", lambda: self._stage(source))
+            # From now on the plan grows little; each save needs room for a second one.
+            self.reserve.take(_RESERVE_BYTES + 2 * restore_plan.plan_file(self.config).stat().st_size)
         except BaseException as error:
             # Also on the way out of a stopped process: decrypted data does not wait for a resume that may never come.
             # What was fetched and verified serves the next request when only consent was lacking.
@@ -318,7 +329,13 @@ class _Executor:
         self.plan.failure = _described(error)
         restore_stage.discard(self.config, self.plan, keep_stage=keep_stage)
         self._save()
-        self.journal.append("restore", "end", "failed", operation_id=self.plan.id, error=self.plan.failure)
+        self.reserve.release()
+        self._tell("end", "failed", error=self.plan.failure)
+
+    def put_by(self) -> None:
+        """Room for the rest of a plan whose process died, where the disk has it."""
+        with contextlib.suppress(PreconditionError):
+            self.reserve.take(_RESERVE_BYTES)
 
     # -- with the service --------------------------------------------------------------------------------------
 
@@ -385,12 +402,13 @@ class _Executor:
             plan.evidence["rollback_error"] = _described(error)
             self._save()
             failure = self._failed(rolled_back=False)
-            self.journal.append("restore", "end", "failed", operation_id=plan.id, error=failure.as_dict())
+            self._tell("end", "failed", error=failure.as_dict())
             raise failure from error
         plan.state = UNDONE
         self._save()
+        self.reserve.release()
         failure = self._failed(rolled_back=True)
-        self.journal.append("restore", "end", "failed", operation_id=plan.id, error=failure.as_dict())
+        self._tell("end", "failed", error=failure.as_dict())
         raise failure
 
     def _failed(self, *, rolled_back: bool) -> RestoreFailed:
@@ -434,17 +452,37 @@ class _Executor:
             return
         self.progress("begin", name)
         started = self.clock.monotonic()
-        act()
+        try:
+            act()
+        except OSError as error:
+            # What is fetched would take the reserve as well; all other steps need next to nothing.
+            if name == "stage" or not is_full(error) or not self.reserve.release():
+                raise
+            act()
         self.progress("acted", name)
         seconds = round(self.clock.monotonic() - started, 3)
         self.plan.done.append(name)
         self.plan.phases.append({"name": name, "seconds": seconds})
         self._save()
-        self.journal.append("restore", "step", operation_id=self.plan.id, step=name, duration_s=seconds)
+        self._tell("step", step=name, duration_s=seconds)
         self.progress("recorded", name)
 
     def _save(self) -> None:
-        restore_plan.save(self.config, self.plan)
+        self._with_reserve(lambda: restore_plan.save(self.config, self.plan))
+
+    def _tell(self, event: str, result: str = "", **evidence: Any) -> None:
+        self._with_reserve(
+            lambda: self.journal.append("restore", event, result, operation_id=self.plan.id, **evidence)
+        )
+
+    def _with_reserve(self, write: Callable[[], object]) -> None:
+        """Write what must be written, on a full disk into the room that was put by."""
+        try:
+            write()
+        except (OSError, PreconditionError) as error:
+            if not is_full(error) or not self.reserve.release():
+                raise
+            write()
 
     # -- forward -----------------------------------------------------------------------------------------------
 
@@ -747,7 +785,8 @@ class _Executor:
             }
         plan.evidence["result"] = outcome
         self._save()
-        self.journal.append("restore", "end", "ok", operation_id=plan.id, **_brief(outcome))
+        self.reserve.release()
+        self._tell("end", "ok", **_brief(outcome))
         return outcome
 
 

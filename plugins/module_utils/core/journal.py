@@ -10,6 +10,7 @@ kept and skipped: the next entry starts on a line of its own and says so.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -84,7 +85,11 @@ class Journal:
             text = json.dumps(entry, sort_keys=True, ensure_ascii=False, default=str)
             # Names of files need not be valid text; what is not becomes the escape that JSON has for it.
             line = text.encode("utf-8", "backslashreplace") + b"\n"
-            os.write(descriptor, line if whole else b"\n" + line)
+            data = line if whole else b"\n" + line
+            size = os.fstat(descriptor).st_size
+            if os.write(descriptor, data) < len(data):  # the disk is full: half an entry would be none
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
