@@ -83,7 +83,7 @@ last_backup:
   type: dict
 newest:
   description:
-    - Id of the newest committed generation on any target whose manifest is signed and whose objects are there, or empty.
+    - Id of the newest committed generation on any target that is signed and whole, or empty.
   returned: success
   type: str
 newest_age_s:

@@ -141,7 +141,6 @@ def _proofs(store: Store, service: str, host: str) -> Iterator[tuple[str, str, s
     prefix = layout.proofs(service, host)
     for item in store.versions(prefix):
         identity, _separator, name = item.key[len(prefix) :].partition("/")
-        stamp, _separator, verifier = name.partition("-")
-        written = f"{stamp}-000000"
-        if not item.marker and layout.is_id(identity) and layout.is_id(written) and verifier.endswith(".json"):
-            yield identity, utc_text(layout.id_time(written)), verifier[: -len(".json")]
+        found = layout.proof_parts(name)
+        if found is not None and not item.marker and layout.is_id(identity):
+            yield identity, utc_text(found[0]), found[1]

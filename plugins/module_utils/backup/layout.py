@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 
+from ..core.config import NAME
 from ..core.errors import InputError
 
 MANIFEST = "MANIFEST.json"
@@ -49,7 +50,15 @@ def id_time(generation: str) -> datetime:
 
 
 def base(service: str, host: str) -> str:
-    """Prefix of all that belongs to one service on one host."""
+    """Prefix of all that belongs to one service on one host. Raises InputError for what can be no such name."""
+    for what, name in (("service", service), ("host", host)):
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"{name!r} cannot be the name of a {what}: it holds only letters, digits, '-', '_' and '.'",
+                subject=name,
+                untouched="everything",
+                remedy=f"name the {what} as its configuration does",
+            )
     return f"{service}/{host}/"
 
 
@@ -86,6 +95,15 @@ def is_cache_object(name: str, sha256: str) -> bool:
 def proofs(service: str, host: str) -> str:
     """Prefix of all proofs."""
     return f"{base(service, host)}proofs/"
+
+
+def proof_parts(name: str) -> tuple[datetime, str] | None:
+    """When the proof of that name, without its prefix, was written, and by whom; None when it is no proof's."""
+    stamp, _separator, verifier = name.partition("-")
+    written = f"{stamp}-000000"
+    if not is_id(written) or not verifier.endswith(".json"):
+        return None
+    return id_time(written), verifier[: -len(".json")]
 
 
 def proof(service: str, host: str, identity: str, at: datetime, verifier: str) -> str:

@@ -15,6 +15,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ FORMAT = 1
 _PREFIX = "prove-"
 _LOCK = "prove.lock"
 _LIMIT = 16 << 20
+_EVIDENCE = "proof-"
+_ID_LENGTH = len("20261123T020000Z-7f3a2c")
 
 
 def prove(
@@ -233,6 +236,22 @@ def _digests(opened: Opened, fetched: Fetched, timeout_s: float) -> dict[str, An
     return databases
 
 
+def forget_evidence(evidence_dir: Path, before: datetime) -> int:
+    """Remove this host's copies of proofs that were made before a time, and nothing else that lies there.
+
+    Returns how many files were removed. Raises OSError when one cannot be.
+    """
+    old = []
+    for file in evidence_dir.glob(f"{_EVIDENCE}*"):
+        name = file.name[len(_EVIDENCE) :]
+        found = layout.proof_parts(name[_ID_LENGTH + 1 :].removesuffix(".sig"))
+        if found is not None and layout.is_id(name[:_ID_LENGTH]) and found[0] < before:
+            old.append(file)
+    for file in old:
+        file.unlink()
+    return len(old)
+
+
 def _keep(
     store: Store,
     proof: dict[str, Any],
@@ -247,7 +266,7 @@ def _keep(
     kept: dict[str, Any] = {"written_back": False, "write_back_error": "", "key": key, "evidence_file": ""}
     if evidence_dir is not None:
         evidence_dir.mkdir(parents=True, exist_ok=True)
-        file = evidence_dir / f"proof-{proof['generation']}-{Path(key).name}"
+        file = evidence_dir / f"{_EVIDENCE}{proof['generation']}-{Path(key).name}"
         atomic_write(file, data, 0o640)
         if signature:
             atomic_write(file.with_name(file.name + ".sig"), signature, 0o640)

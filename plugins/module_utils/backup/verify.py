@@ -14,7 +14,7 @@ import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from . import catalog, layout, proof, recipients
 from .fetch import open_generation
 
 FORMAT = 1
+EVIDENCE = "evidence"  # directory of this host's copies of its proofs
 PROVEN, FAILED, UNREADABLE, UNREACHABLE, UNFINISHED = "proven", "failed", "unreadable", "unreachable", "unfinished"
 
 
@@ -192,6 +193,7 @@ class _Verification:
                 origin.prove_first()
         if not generation:
             self._prove_older(origins, self.settings.older if older is None else older)
+        self._forget(started)
         facts = [origin.facts() for origin in origins]
         report = {
             "format": FORMAT,
@@ -226,6 +228,14 @@ class _Verification:
                     )
                 else:
                     next(draw, None)
+
+    def _forget(self, now: datetime) -> None:
+        """Old copies of proofs; the proofs themselves are in the store, as long as their generations."""
+        evidence = self.config.state_dir / EVIDENCE
+        try:
+            proof.forget_evidence(evidence, now - timedelta(days=self.settings.evidence_days))
+        except OSError as error:
+            self.problems.append(f"old evidence cannot be removed: {as_engine_error(error)}")
 
     def _still_failed(self, origins: Sequence[_Origin]) -> list[dict[str, Any]]:
         """Failures of this run, and earlier ones that nothing has cleared since."""
@@ -409,7 +419,7 @@ class _Origin:
             work_dir=settings.work_dir,
             verifier=settings.verifier,
             signing_key_file=settings.signing_key_file,
-            evidence_dir=verification.config.state_dir / "evidence",
+            evidence_dir=verification.config.state_dir / EVIDENCE,
             timeout_s=max(verification.left_s(), 1.0),
             clock=verification.clock,
             journal=verification.journal,

@@ -201,6 +201,7 @@ class Verify:
         identity_file: this verifier's own age identity.
         older: how many generations to prove in each run beside the newest one.
         budget_s: what has not begun after this time waits for the next run.
+        evidence_days: for how long this host keeps its own copies of the proofs.
     """
 
     verifier: str
@@ -212,6 +213,7 @@ class Verify:
     work_dir: Path
     older: int
     budget_s: float
+    evidence_days: int
     origins: Sequence[Origin]
 
 
@@ -543,6 +545,7 @@ def _verify(section: _Section) -> Verify:
         work_dir=section.file("work_dir", "/var/lib/fluxmaint/verify"),
         older=section.integer("older", 1),
         budget_s=section.number("budget_s", 7200, least=1),
+        evidence_days=section.integer("evidence_days", 400, least=1, most=_MOST_KEPT),
         origins=origins,
     )
     if not proofs:

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,25 +32,14 @@ from fluxmaint.core.lease import Lease
 from fluxmaint.store.base import AccessDenied
 from fluxmaint.store.open import open_store
 
+from tests.support.clocks import At
 from tests.support.seaweed import BUCKET
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from tests.support.seaweed import ObjectStore
     from tests.support.world import World
 
 SIGNERS = "allowed_signers"
-
-
-class Later(Clock):
-    """The system's clock, set ahead."""
-
-    def __init__(self, **ahead: float) -> None:
-        self.ahead = timedelta(**ahead)
-
-    def now(self) -> datetime:
-        return super().now() + self.ahead
 
 
 class Verifier:
@@ -122,7 +110,7 @@ def results(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def history(world: World, days: int) -> list[str]:
     """One generation a day, the last one today."""
-    return [world.create(clock=Later(days=-day))["id"] for day in reversed(range(days))]
+    return [world.create(clock=At(days=-day))["id"] for day in reversed(range(days))]
 
 
 def test_the_newest_and_one_older_are_proven_and_count_on_the_host(world: World, verifier: Verifier) -> None:
@@ -139,7 +127,7 @@ def test_the_newest_and_one_older_are_proven_and_count_on_the_host(world: World,
     assert [path.name for path in (verifier.top / "state/verify").iterdir()] == ["prove.lock"]
     ended = Journal(verifier.top / "state/journal.jsonl").read("verify")[-1]
     assert (ended["event"], ended["result"], ended["exit_code"]) == ("end", "ok", 0)
-    again = verifier.run(older=5, seed=2, clock=Later(minutes=1))
+    again = verifier.run(older=5, seed=2, clock=At(minutes=1))
     assert again["exit_code"] == 0
     assert proven(world) == sorted(ids), "what was left comes next"
     assert verifier.status()["result"] == "ok"
@@ -173,15 +161,15 @@ def test_a_damaged_generation_is_told_and_never_counts(world: World, verifier: V
     assert (ended["result"], ended["failed"]) == ("failed", [f"fluxhero/production/{ids[-1]}"])
     assert [entry["result"] for entry in journal.read("prove") if entry["event"] == "end"] == ["failed", "ok"]
     # It stays in the status, though a newer one holds now.
-    newer = world.create(clock=Later(hours=1))["id"]
-    report = verifier.run(older=0, clock=Later(hours=2))
+    newer = world.create(clock=At(hours=1))["id"]
+    report = verifier.run(older=0, clock=At(hours=2))
     assert results(report) == [(newer, "proven")]
     assert report["exit_code"] == 3
     [standing] = verifier.status()["failed"]
     assert (standing["generation"], standing["error"]["error"]) == (ids[-1], "IntegrityError")
     # Until it is gone.
     shutil.rmtree(place(world, ids[-1]))
-    assert verifier.run(older=0, clock=Later(hours=2))["exit_code"] == 0
+    assert verifier.run(older=0, clock=At(hours=2))["exit_code"] == 0
     assert verifier.status()["failed"] == []
 
 
@@ -196,7 +184,7 @@ def test_a_repaired_generation_leaves_the_status(world: World, verifier: Verifie
 
 def test_a_forged_generation_does_not_hide_the_true_newest(world: World, verifier: Verifier) -> None:
     [true] = history(world, 1)
-    for forged in (utc_text(Later(hours=12).now()), "2099-01-01T00:00:00Z"):
+    for forged in (utc_text(At(hours=12).now()), "2099-01-01T00:00:00Z"):
         name = forged.replace("-", "").replace(":", "") + "-abcdef"
         shutil.copytree(place(world, true), place(world, name))
     report = verifier.run(older=0)
@@ -223,7 +211,7 @@ def test_a_generation_that_cannot_be_read_does_not_hide_the_next(
     assert report["exit_code"] == 6
     # With the store away as a whole, one attempt is enough.
     monkeypatch.setattr(verify._Origin, "_answers", lambda _self: False)
-    assert results(verifier.run(older=0, clock=Later(minutes=1))) == [(newest, "unreachable")]
+    assert results(verifier.run(older=0, clock=At(minutes=1))) == [(newest, "unreachable")]
 
 
 def test_what_fails_because_the_process_ends_says_nothing(world: World, verifier: Verifier) -> None:
@@ -274,15 +262,15 @@ def test_old_generations_for_other_keys_are_passed_over(world: World, verifier: 
     )
     recipients.write_text(before.splitlines()[1] + "\n" + stranger + "\n")
     history(world, 1)
-    old = world.create(clock=Later(days=-3))["id"]
+    old = world.create(clock=At(days=-3))["id"]
     report = verifier.run()
     assert [result for _id, result in results(report)] == ["unreadable"]
     assert report["exit_code"] == 1
     assert "add its public key to the recipients" in report["outcomes"][0]["error"]["remedy"]
     recipients.write_text(before)
-    newest = world.create(clock=Later(hours=1))["id"]
+    newest = world.create(clock=At(hours=1))["id"]
     for hours in (2, 3):
-        report = verifier.run(clock=Later(hours=hours))
+        report = verifier.run(clock=At(hours=hours))
         assert results(report) == [(newest, "proven")]
         assert (report["exit_code"], report["origins"][0]["unreadable"]) == (0, 2)
     asked = verifier.run(generation=old)
@@ -442,3 +430,21 @@ def test_a_killed_verification_leaves_no_plain_data(world: World, verifier: Veri
     assert list(work.glob("prove-*")) == []
     assert verifier.status()["result"] == "never", "an end that was asked for says nothing about a generation"
     assert proven(world) == []
+
+
+def test_copies_of_proofs_do_not_pile_up(world: World, verifier: Verifier) -> None:
+    world.create()
+    evidence = verifier.top / "state/evidence"
+    verifier.run(older=0)
+    first = {path.name for path in evidence.iterdir()}
+    assert len(first) == 2, "the proof and its signature"
+    for name in ("notes.txt", "proof-of-address.pdf", "proof-20200101T000000Z-aaaaaa-of-my-own.json"):
+        (evidence / name).write_text("somebody's")
+    others = {path.name for path in evidence.iterdir()} - first
+    verifier.run(older=0, clock=At(days=400, hours=-1))
+    assert first < {path.name for path in evidence.iterdir()}
+    verifier.section["evidence_days"] = 30
+    verifier.run(older=0, clock=At(days=429))
+    left = {path.name for path in evidence.iterdir()}
+    assert not first & left
+    assert len(left - others) == 4 and others < left

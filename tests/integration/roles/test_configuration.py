@@ -140,6 +140,8 @@ def test_a_verifier_reads_with_one_key_and_writes_proofs_with_another(tmp_path: 
         ("other", "elsewhere", "other@elsewhere"),
     ]
     assert json.loads((tmp_path / "verifier" / "names").read_text()) == ["fluxhero@staging", "other@staging"]
-    alone = rendered(tmp_path / "alone", VERIFIER, backup_verify_proof_credentials={}, backup_verify_older=3)
+    changes = {"backup_verify_older": 3, "backup_verify_evidence_days": 90}
+    alone = rendered(tmp_path / "alone", VERIFIER, backup_verify_proof_credentials={}, **changes)
+    assert alone.require_verify().evidence_days == 90
     assert alone.require_verify().proof_credentials_file is None
     assert (alone.require_verify().older, len(alone.require_verify().origins)) == (3, 1)
