@@ -70,6 +70,7 @@ from .upload import CacheShelves, Targets
 __all__ = ["Fetched", "GenerationInfo", "create", "fetch", "list_generations", "plan"]
 
 Progress = Callable[[str, dict[str, Any]], None]
+REACHABLE = "reachable"
 _SPARE_BYTES = 64 << 20
 _DAY_S = 86400
 _TOOL_TIMEOUT_S = 30
@@ -96,7 +97,7 @@ def plan(config: Config, kind: str) -> dict[str, Any]:
     for target in backup.targets:
         try:
             open_store(target).check()
-            targets[target.name] = "reachable"
+            targets[target.name] = REACHABLE
         except EngineError as error:
             targets[target.name] = str(error)
     waiting = [staged.id for staged in staging.ready(backup.staging_dir)]

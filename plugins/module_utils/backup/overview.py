@@ -12,7 +12,7 @@ from typing import Any
 from ..core.clock import Clock
 from ..core.config import Config
 from ..core.errors import EngineError, IntegrityError, StoreError
-from ..core.human import duration_text, size_text, table_lines
+from ..core.human import age_text, size_text, table_lines
 from ..store.base import Store
 from ..store.open import open_store
 from . import catalog, layout, proof
@@ -120,7 +120,7 @@ def table(facts: dict[str, Any]) -> str:
         (
             item["id"],
             item["kind"],
-            duration_text(item["age_s"]),
+            age_text(item["age_s"]),
             size_text(item["bytes"]),
             _places(item),
             f"{item['proven_at']} by {', '.join(item['proven_by'])}" if item["proven_by"] else "never",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..backup import generation, overview, proof, prune
 from ..service import backup_status
@@ -20,6 +21,8 @@ def register(commands: Commands) -> None:
     backup.add_argument(
         "--accept-drift", action="store_true", help="a person has looked at the tables that lost rows: take them"
     )
+
+    backup.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
 
     listing = commands.add("generations", _generations, "list the generations on the targets")
     listing.add_argument("--target", default="", metavar="NAME", help="only this target")
@@ -46,6 +49,8 @@ def register(commands: Commands) -> None:
 
 def _backup(context: Context) -> Answer:
     config = context.config
+    if context.options.dry_run:
+        return _plan(generation.plan(config, context.options.kind))
     with context.progress("backup") as progress:
         result = generation.create(
             config,
@@ -61,6 +66,15 @@ def _backup(context: Context) -> Answer:
     lines += [f"  {name}: {text}" for name, text in result["errors"].items()]
     lines += [f"  problem: {text}" for text in result["problems"]]
     return Answer(result, "\n".join(lines), DEGRADED if result["result"] == "degraded" else 0)
+
+
+def _plan(plan: dict[str, Any]) -> Answer:
+    lines = [f"a {plan['kind']} generation would hold:"]
+    lines += [f"  {part['name']}: {', '.join(part['sources'])}" for part in plan["parts"]]
+    lines += [f"target {name}: {state}" for name, state in plan["targets"].items()]
+    lines += [f"generation {identity} waits for a target" for identity in plan["waiting"]]
+    reachable = all(state == generation.REACHABLE for state in plan["targets"].values())
+    return Answer(plan, "\n".join(lines), 0 if reachable else DEGRADED)
 
 
 def _prove(context: Context) -> Answer:

@@ -31,7 +31,7 @@ _LONGEST_AGE_S = 366 * 86400
 MAX_AGE_S = 26 * 3600
 MAX_PROVEN_AGE_S = 50 * 3600
 # Names become parts of object keys, file names and signer identities.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -561,7 +561,7 @@ def _verify(section: _Section) -> Verify:
     section.mistakes.extend(
         f"{section.path}: the name {name!r} may hold only letters, digits, '-', '_' and '.'"
         for name in (verify.verifier, *(part for origin in origins for part in (origin.service, origin.host)))
-        if not _NAME.fullmatch(name)
+        if not NAME.fullmatch(name)
     )
     section.close()
     return verify
@@ -646,7 +646,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
     mistakes.extend(
         f"the name {name!r} may hold only letters, digits, '-', '_' and '.', and begins with one of the first two"
         for name in (config.service, config.host, *(database.name for database in databases))
-        if not _NAME.fullmatch(name)
+        if not NAME.fullmatch(name)
     )
     top.close()
     if mistakes:

@@ -16,6 +16,11 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def age_text(seconds: float, word: str = "") -> str:
+    """A duration with the word `old` or `ago` behind it; `in the future` where clocks differ."""
+    return "in the future" if seconds < 0 else f"{duration_text(seconds)} {word}".rstrip()
+
+
 def size_text(count: float) -> str:
     """Such as `512 B`, `1.4 MB` or `2.4 GB`: steps of 1000."""
     size = float(count)

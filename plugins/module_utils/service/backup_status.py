@@ -18,7 +18,7 @@ from ..backup import catalog, layout, overview, restore, verify
 from ..core.clock import Clock, parse_utc, utc_text
 from ..core.config import MAX_AGE_S, MAX_PROVEN_AGE_S, Config
 from ..core.errors import EngineError, StoreError
-from ..core.human import duration_text
+from ..core.human import age_text, duration_text
 from ..core.journal import Journal
 from ..core.lease import held_by
 from ..core.run import Completed, run
@@ -190,7 +190,7 @@ def _judge_verification(found: Mapping[str, Any], most_s: float, say: Callable[[
         problems = "; ".join(found["problems"]) or "see fluxmaint journal --operation verify"
         say(DEGRADED, "verification_degraded", f"the last verification ended as {found['result']}: {problems}")
     if found["age_s"] > most_s:
-        say(OVERDUE, "verifier_silent", f"this verifier has last proven something {duration_text(found['age_s'])} ago")
+        say(OVERDUE, "verifier_silent", f"this verifier has last proven something {age_text(found['age_s'], 'ago')}")
 
 
 def schedule(runner: Runner = run) -> list[dict[str, str]]:
@@ -231,8 +231,8 @@ def text(facts: Mapping[str, Any]) -> str:
     proven = "never"
     if facts["newest_proven"]:
         by = f"proven {facts['newest_proven_at']} by {', '.join(facts['newest_proven_by'])}"
-        proven = f"{facts['newest_proven']}, {duration_text(facts['newest_proven_age_s'])} old, {by}"
-    newest = f"{facts['newest']}, {duration_text(facts['newest_age_s'])} old" if facts["newest"] else "none"
+        proven = f"{facts['newest_proven']}, {age_text(facts['newest_proven_age_s'], 'old')}, {by}"
+    newest = f"{facts['newest']}, {age_text(facts['newest_age_s'], 'old')}" if facts["newest"] else "none"
     upcoming = [_upcoming(item, now) for item in facts["schedule"]]
     due = f"; too old from {facts['due_by']}" if facts["due_by"] else ""
     lines += [
@@ -253,7 +253,7 @@ def _upcoming(item: Mapping[str, str], now: datetime) -> str:
 
 
 def _verification(found: Mapping[str, Any]) -> str:
-    ended = f", {found['finished_at']}, {duration_text(found['age_s'])} ago" if "finished_at" in found else ""
+    ended = f", {found['finished_at']}, {age_text(found['age_s'], 'ago')}" if "finished_at" in found else ""
     return f"{found['result']}{ended}"
 
 

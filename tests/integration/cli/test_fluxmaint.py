@@ -117,6 +117,27 @@ def test_config_check_names_every_mistake_and_exits_with_2(fluxmaint: Fluxmaint)
     assert "backup.signer must be" in told
 
 
+def test_places_that_are_one_are_refused_before_anything_is_done(fluxmaint: Fluxmaint, tmp_path: Path) -> None:
+    assert fluxmaint.json("backup", "--dry-run")["targets"] == {"local": "reachable"}
+    assert f"config: {fluxmaint.world.root}/.env\n" in fluxmaint.run("backup", "--dry-run", "--kind", "full")
+    far = {"name": "far", "type": "path", "path": str(tmp_path / "far")}
+    fluxmaint.world.config(targets=[*fluxmaint.world.document["backup"]["targets"], far])
+    assert "target far: " in fluxmaint.run("backup", "--dry-run", exits=3)
+    (tmp_path / "far").symlink_to(fluxmaint.world.store)
+    for words in (["backup", "--dry-run"], ["backup"], ["config", "check"]):
+        told = fluxmaint.run(*words, exits=2)
+        assert f"{far['path']} (really {fluxmaint.world.store})" in told
+        assert f"is the same as target local {fluxmaint.world.store}" in told
+    assert not list(fluxmaint.world.store.glob("fluxhero"))
+
+
+@pytest.mark.parametrize("words", [["status"], ["notify", "--test"], ["config", "check"]])
+def test_nobody_waits_for_a_fifo_in_the_place_of_the_configuration(fluxmaint: Fluxmaint, words: list[str]) -> None:
+    fluxmaint.world.config_file.unlink()
+    os.mkfifo(fluxmaint.world.config_file)
+    assert "is not a regular file" in fluxmaint.run(*words, exits=2)
+
+
 def test_config_check_of_a_candidate_looks_at_the_whole(fluxmaint: Fluxmaint, tmp_path: Path) -> None:
     candidate = tmp_path / "candidate.json"
     candidate.write_text(json.dumps({"backup": {}}))
@@ -399,6 +420,8 @@ def test_what_cannot_be_extracted_is_named(fluxmaint: Fluxmaint, tmp_path: Path)
     words = ["extract", "--identity", fluxmaint.world.keys / "stranger.key", "--to", tmp_path / "out"]
     assert "has no file /etc/passwd" in fluxmaint.run(*words, "--path", "/etc/passwd", exits=2)
     assert "needs --identity and --to" in fluxmaint.run("extract", exits=2)
+    odd = fluxmaint.run(*words, "--host", "../production", exits=2)
+    assert "'../production' cannot be the name of a host" in odd
     assert ".age" in fluxmaint.run(*words, "--part", "config", exits=5)
     assert list((tmp_path / "out").iterdir()) == []
     (tmp_path / "link").symlink_to(tmp_path / "out")

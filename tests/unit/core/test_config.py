@@ -93,6 +93,10 @@ def test_all_mistakes_are_reported_at_once_with_their_keys() -> None:
         ({"backup": {**BACKUP, "compression_level": True}}, "backup.compression_level must be a whole number"),
         ({"backup": {**BACKUP, "drift_limit": 2}}, "backup.drift_limit must be a number from 0 to 1"),
         ({"backup": {**BACKUP, "targets": [{"name": "x", "type": "ftp"}]}}, "targets[0].type must be one of path, s3"),
+        *(
+            ({"backup": {**BACKUP, "targets": [{**BACKUP["targets"][0], "marker": marker}]}}, "marker must be the name")
+            for marker in ("../x", "a/b", "/a", "..", ".", " ")
+        ),
         ({"health": {"liveness": {"status": 200}}}, "health.liveness.url is missing"),
         ({"root": "/opt/../etc"}, "root must be an absolute path"),
         ({"logs": []}, "logs must be an object"),

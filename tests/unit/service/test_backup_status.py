@@ -137,6 +137,12 @@ def test_what_a_person_reads() -> None:
     assert f"newest proven  {ID}, 4 h old, proven 2026-11-23T04:00:00Z by staging" in lines
     assert "next backup    daily 2026-11-24T02:00:00Z (in 20 h); too old from 2026-11-24T04:00:00Z" in lines
     assert " ".join(lines[-1].split()) == f"{ID} daily 4 h 1.5 kB local, offsite 2026-11-23T04:00:00Z by staging"
+    ahead = facts(newest_age_s=-5, newest_proven_age_s=-90000)
+    ahead["generations"] = [{**item, "age_s": -5} for item in ahead["generations"]]
+    told = backup_status.text(ahead)
+    assert f"newest         {ID}, in the future\n" in told
+    assert f"newest proven  {ID}, in the future, proven" in told
+    assert f"{ID} daily in the future 1.5 kB" in " ".join(told.splitlines()[-1].split())
     never = backup_status.text(facts(newest_proven="", schedule=[], newest="", due_by="", generations=[]))
     assert "newest proven  never" in never
     assert "next backup    not scheduled by systemd" in never
