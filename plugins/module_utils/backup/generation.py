@@ -40,6 +40,7 @@ from ..core.fsio import free_bytes, private_umask, replace, write_json
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
 from ..core.priority import background
+from ..core.progress import Report
 from ..core.run import require_tool, run
 from ..core.version import VERSION
 from ..sqlite import fingerprint, hot_backup
@@ -69,7 +70,6 @@ from .upload import CacheShelves, Targets
 
 __all__ = ["Fetched", "GenerationInfo", "create", "fetch", "list_generations", "plan"]
 
-Progress = Callable[[str, dict[str, Any]], None]
 REACHABLE = "reachable"
 _SPARE_BYTES = 64 << 20
 _DAY_S = 86400
@@ -110,7 +110,7 @@ def create(
     *,
     clock: Clock | None = None,
     journal: Journal,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     accept_drift: bool = False,
 ) -> dict[str, Any]:
     """Take one generation and store it on every target; complete what earlier runs could not store.
@@ -184,7 +184,7 @@ class _Beside:
         except BaseException as error:  # noqa: BLE001 - handed to the caller
             self._future.set_exception(error)
 
-    def watch(self, progress: Progress | None) -> Progress:
+    def watch(self, progress: Report | None) -> Report:
         """The same progress, which also ends the block with the work's error as soon as there is one."""
 
         def told(step: str, facts: dict[str, Any]) -> None:
@@ -210,7 +210,7 @@ class _Run:
         kind: str,
         clock: Clock,
         operation: Operation,
-        progress: Progress | None,
+        progress: Report | None,
         accept_drift: bool,
     ) -> None:
         self.config = config
