@@ -98,6 +98,14 @@ class World:
         arguments = {**self.reading(), **options}
         return fetch(self.open(target), "fluxhero", "production", generation, directory, **arguments)
 
+    def prove(self, generation: str = "latest", *, target: str = "local", **options: Any) -> dict[str, Any]:
+        """Prove for real, as a verifier does that has the operator's identity."""
+        from fluxmaint.backup import proof
+
+        verifier = {"verifier": "staging", "signing_key_file": self.keys / "verifier_ed25519"}
+        arguments = {**self.reading(), "work_dir": self.top / "proofs", **verifier, **options}
+        return proof.prove(self.open(target), "fluxhero", "production", generation, **arguments)
+
     def rows(self, count: int) -> None:
         """Add trades, each with a position."""
         con = sqlite3.connect(self.database)

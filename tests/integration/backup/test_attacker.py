@@ -28,21 +28,6 @@ PREFIX = "attack"
 BASE = f"{PREFIX}/fluxhero/production/"
 
 
-def prove(world: World, generation: str, tmp_path: Path) -> dict[str, Any]:
-    result: dict[str, Any] = proof.prove(
-        world.open("offsite"),
-        "fluxhero",
-        "production",
-        generation,
-        **world.reading(),
-        work_dir=tmp_path / "work",
-        verifier="staging",
-        signing_key_file=world.keys / "verifier_ed25519",
-    )
-    assert result["written_back"]
-    return result
-
-
 class Attacker:
     """Everything that somebody with the key of the uploader can think of."""
 
@@ -120,12 +105,11 @@ def generations(
     from tests.support.world import build
 
     world = build(tmp_path_factory.mktemp("attack") / "world")
-    work = tmp_path_factory.mktemp("verifier")
     targets = [object_store.target(PREFIX)]
     kinds = (("full", 60), ("daily", 40), ("daily", 0))
     ids = [world.create(kind, targets=targets, clock=At(days=-days))["id"] for kind, days in kinds]
     for identity in (ids[0], ids[2]):
-        prove(world, identity, work)
+        assert world.prove(identity, target="offsite")["written_back"]
     attacker = Attacker(object_store)
     attacker.change_the_rules()
     attacker.delete()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fluxmaint.backup import proof
 from fluxmaint.core.clock import Clock
 
 from tests.support.seaweed import ObjectStore
@@ -139,16 +138,7 @@ def test_a_bucket_is_pruned_from_elsewhere(
     unproven = run(collections, "backup_prune", **arguments)
     assert (unproven["failed"], unproven["changed"], unproven["result"]) == (False, False, "ok")
     assert "no newer generation is proven and held by two targets" in unproven["table"]
-    proof.prove(
-        world.open("offsite"),
-        "fluxhero",
-        "production",
-        made[2],
-        **world.reading(),
-        work_dir=tmp_path / "work",
-        verifier="staging",
-        signing_key_file=world.keys / "verifier_ed25519",
-    )
+    world.prove(made[2], target="offsite")
     alone = run(collections, "backup_prune", check=True, **{**arguments, "elsewhere": {"local": made[:2]}})
     assert alone["locked"] == [], "the proven one is held by one target of two"
     pruned = run(collections, "backup_prune", **arguments)

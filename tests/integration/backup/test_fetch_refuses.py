@@ -180,15 +180,7 @@ def test_content_digests_are_compared(offsite: Offsite, tmp_path: Path) -> None:
 
     offsite.manifest(lie)
     with pytest.raises(IntegrityError, match="content of table trades"):
-        proof.prove(
-            offsite.world.open("offsite"),
-            "fluxhero",
-            "production",
-            offsite.id,
-            **offsite.world.reading(),
-            work_dir=tmp_path / "work",
-            verifier="staging",
-        )
+        offsite.world.prove(offsite.id, target="offsite", work_dir=tmp_path / "work")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["prove.lock"]
 
 
@@ -255,16 +247,7 @@ def test_a_reader_that_may_not_write_keeps_its_proof(world: World, tmp_path: Pat
     store = world.open("offsite")
     with pytest.raises(AccessDenied):
         store.put_new("fluxhero/production/x", b"x")
-    result = proof.prove(
-        store,
-        "fluxhero",
-        "production",
-        **world.reading(),
-        work_dir=tmp_path / "work",
-        evidence_dir=tmp_path / "evidence",
-        verifier="staging",
-        signing_key_file=world.keys / "verifier_ed25519",
-    )
+    result = world.prove(target="offsite", evidence_dir=tmp_path / "evidence")
     assert (result["result"], result["written_back"]) == ("proven", False)
     assert "AccessDenied" in result["write_back_error"]
     kept = json.loads((tmp_path / "evidence").joinpath(result["evidence_file"]).read_text())

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fluxmaint.backup import catalog, generation, layout, proof, prune
+from fluxmaint.backup import catalog, generation, layout, prune
 from fluxmaint.core.errors import ConfigError, LeaseError, StoreError
 from fluxmaint.core.journal import Journal
 from fluxmaint.core.lease import Lease
@@ -37,19 +37,6 @@ def make(world: World, *days: float, **changes: Any) -> list[str]:
     return [world.create(clock=At(days=-ago), **changes)["id"] for ago in days]
 
 
-def prove(world: World, identity: str, tmp_path: Path, target: str = "one") -> None:
-    proof.prove(
-        world.open(target),
-        "fluxhero",
-        "production",
-        identity,
-        **world.reading(),
-        work_dir=tmp_path / "work",
-        verifier="staging",
-        signing_key_file=world.keys / "verifier_ed25519",
-    )
-
-
 def run(world: World, *, dry_run: bool = False, target: str = "", **changes: Any) -> dict[str, Any]:
     changes.setdefault("targets", targets(world))
     config = world.config(**{"retention": POLICY, **changes})
@@ -71,13 +58,13 @@ def age(path: Path, days: float) -> None:
 
 
 @pytest.fixture
-def history(world: World, tmp_path: Path) -> list[str]:
+def history(world: World) -> list[str]:
     """Five generations; one is due: the older one of a week that has two, and newer ones are proven."""
     now = datetime.now(timezone.utc)
     monday = 28 + now.weekday()
     found = make(world, monday - 1, monday - 2, 3, 0)
     for identity in found[2:]:
-        prove(world, identity, tmp_path)
+        world.prove(identity, target="one")
     return found
 
 
@@ -112,10 +99,10 @@ def test_the_policy_is_applied_on_every_directory(world: World, history: list[st
     assert json.loads(json.dumps(result)) == result
 
 
-def test_nothing_goes_while_no_newer_one_is_proven_on_two_targets(world: World, tmp_path: Path) -> None:
+def test_nothing_goes_while_no_newer_one_is_proven_on_two_targets(world: World) -> None:
     made = make(world, 29, 28, 27, 0)
     assert run(world)["changed"] is False
-    prove(world, made[3], tmp_path)
+    world.prove(made[3], target="one")
     away = world.top / "away"
     (world.top / "two/fluxhero/production/generations" / made[3]).rename(away)
     assert run(world, target="one")["changed"] is False, "one target alone does not do"
@@ -148,8 +135,8 @@ def test_a_kill_at_any_deletion_leaves_whole_generations_and_orphans(
         left[0] -= 1
         delete(self, key, version)
 
-    prove(world, history[0], tmp_path)
-    prove(world, history[1], tmp_path)
+    world.prove(history[0], target="one")
+    world.prove(history[1], target="one")
     shutil.copytree(world.top / "one", tmp_path / "before")
     monkeypatch.setattr(PathStore, "delete", deadly)
     killed = 0
@@ -201,7 +188,7 @@ def test_a_cache_file_goes_when_no_generation_lists_it(world: World, tmp_path: P
     gone.unlink()
     made = make(world, 40 - 1 / 24, 3, 0)
     for identity in made:
-        prove(world, identity, tmp_path)
+        world.prove(identity, target="one")
     cache = world.top / "one/fluxhero/production/cache"
     assert len(list(cache.iterdir())) == 2
     result = run(world, target="one", retention={**POLICY, "keep_weekly": 0})
@@ -279,7 +266,7 @@ class TestInABucket:
         self, world: World, object_store: ObjectStore, bucket: dict[str, Any], tmp_path: Path
     ) -> None:
         made = make(world, 32, 31, 30, 0, targets=[bucket])
-        prove(world, made[3], tmp_path, "offsite")
+        world.prove(made[3], target="offsite")
         prefix = f"{bucket['prefix']}/fluxhero/production/generations/"
         client = object_store.client()
         for identity in made:
@@ -299,7 +286,7 @@ class TestInABucket:
     def test_the_uploader_cannot_prune(self, world: World, object_store: ObjectStore, tmp_path: Path) -> None:
         target = object_store.target("no-prune")
         made = make(world, 32, 31, 30, 0, targets=[target])
-        prove(world, made[3], tmp_path, "offsite")
+        world.prove(made[3], target="offsite")
         config = world.config(targets=[target], retention=POLICY)
         store = open_store(config.require_backup().targets[0])
         assert isinstance(store, S3Store)
@@ -320,7 +307,7 @@ class TestInABucket:
         make(world, 32, targets=[bucket])
         cached.unlink()
         made = make(world, 32 - 1 / 24, 0, targets=[bucket])
-        prove(world, made[1], tmp_path, "offsite")
+        world.prove(made[1], target="offsite")
         meanwhile: list[str] = []
 
         def progress(step: str, facts: dict[str, Any]) -> None:

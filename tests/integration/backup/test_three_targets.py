@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
-from fluxmaint.backup import layout, proof
+from fluxmaint.backup import layout
 from fluxmaint.core.journal import Journal
 
 from tests.faults.disks import bind, bound, mounted, needs_mount
@@ -78,14 +78,5 @@ def test_a_directory_a_mount_and_a_locked_bucket(world: World, object_store: Obj
 
         world.config(targets=[*targets[:2], object_store.target(PREFIX, "reader")])
         for name in NAMES:
-            proven = proof.prove(
-                world.open(name),
-                "fluxhero",
-                "production",
-                **world.reading(),
-                work_dir=tmp_path / "work",
-                verifier="staging",
-                signing_key_file=world.keys / "verifier_ed25519",
-                write_back=False,
-            )
+            proven = world.prove(target=name, write_back=False)
             assert (proven["generation"], proven["problems"]) == (third["id"], [])
