@@ -95,7 +95,8 @@ def test_a_missing_object(offsite: Offsite, tmp_path: Path) -> None:
 
 def test_without_commit_there_is_no_backup(offsite: Offsite, tmp_path: Path) -> None:
     offsite.delete("COMMIT")
-    offsite.refused(tmp_path / "out", offsite.base + "COMMIT")
+    error = offsite.refused(tmp_path / "out", offsite.base + "COMMIT")
+    assert "never completed, it is no backup" in error.message
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="no committed generation"):
         offsite.world.fetch(tmp_path / "out", "latest", target="offsite")

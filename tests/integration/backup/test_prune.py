@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fluxmaint.backup import catalog, generation, layout, prune
+from fluxmaint.backup import catalog, crypto, generation, layout, prune
 from fluxmaint.core.errors import ConfigError, LeaseError, StoreError
 from fluxmaint.core.journal import Journal
 from fluxmaint.core.lease import Lease
@@ -110,14 +110,21 @@ def test_nothing_goes_while_no_newer_one_is_proven_on_two_targets(world: World) 
     assert run(world, target="one")["changed"] is True
 
 
-def test_a_forged_proof_lets_nothing_go(world: World) -> None:
+@pytest.mark.parametrize("flaw", ["signature", "another manifest", ""])
+def test_a_forged_proof_lets_nothing_go(world: World, flaw: str) -> None:
     made = make(world, 29, 28, 27, 0)
     for name in ("one", "two"):
         store = world.open(name)
         key = layout.proof("fluxhero", "production", made[3], datetime.now(timezone.utc), "staging")
-        store.put_new(key, b'{"result": "proven"}')
-        store.put_new(key + ".sig", b"rubbish")
-    assert run(world)["changed"] is False
+        manifest = store.digest(f"fluxhero/production/generations/{made[3]}/{layout.MANIFEST}")
+        digest = "0" * 64 if flaw == "another manifest" else manifest
+        said = {"generation": made[3], "host": "production", "result": "proven", "proven_at": "2026-11-23T04:00:00Z"}
+        data = json.dumps({**said, "verifier": "staging", "manifest_sha256": digest}).encode()
+        signer = "foreign" if flaw == "signature" else "verifier"
+        signature = crypto.sign(data, world.keys / f"{signer}_ed25519", crypto.PROOF_NAMESPACE)
+        store.put_new(key, data)
+        store.put_new(key + ".sig", signature)
+    assert run(world)["changed"] is not bool(flaw)
 
 
 def test_a_kill_at_any_deletion_leaves_whole_generations_and_orphans(
