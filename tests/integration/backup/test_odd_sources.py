@@ -49,8 +49,10 @@ def test_databases_and_configuration_are_left_out_of_what_they_lie_among(world: 
     world.document["cache"]["patterns"] = ["*"]
     beside = (world.root / place).with_name("settings.conf")
     beside.write_text("a=b\n")
-    # The walk and the configuration may name the directory by different paths.
+    # The walks and the configuration may name the same directory by different paths.
     (world.top / "alias").symlink_to(beside.parent)
+    (world.top / "logs").symlink_to(world.root / "logs")
+    world.document["logs"]["directory"] = str(world.top / "logs")
     world.document["config_files"].append(str(world.top / "alias/settings.conf"))
     with move_database(world, place) as connection:
         assert world.create("full")["result"] == "ok"
@@ -58,7 +60,8 @@ def test_databases_and_configuration_are_left_out_of_what_they_lie_among(world: 
     parts = held(world)
     assert parts[str(world.root / place)] == ["db-trades"]
     assert [path for path in parts if path.endswith("settings.conf")] == [str(world.top / "alias/settings.conf")]
-    assert not [path for path in parts if path.endswith(("-wal", "-shm", "-journal"))]
+    assert [path for path in parts if "trades.db" in path] == [str(world.root / place)]
+    assert str(world.top / "logs/fluxhero.log") in parts
     assert all(len(names) == 1 for names in parts.values())
 
 
