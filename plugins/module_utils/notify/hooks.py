@@ -172,7 +172,7 @@ def _kill(hook: subprocess.Popen[bytes], mark: str) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(hook.pid, signal.SIGKILL)
     hook.wait()
-    for _ in range(_KILL_ROUNDS):
+    for _round in range(_KILL_ROUNDS):
         for pid in _marked(mark):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

@@ -205,7 +205,7 @@ def test_what_a_hook_has_started_in_another_session_ends_with_its_time(
     hook(config, "10-hung", f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 20' & sleep 20")
     [told] = tell(config)["hooks"]
     assert told["message"] == "did not end within 2 s"
-    for _ in range(20):  # what is killed needs a moment to go
+    for _look in range(20):  # what is killed needs a moment to go
         if not _lives(tmp_path / "pid"):
             break
         time.sleep(0.1)
