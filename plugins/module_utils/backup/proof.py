@@ -15,7 +15,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,15 @@ def _digests(opened: Opened, fetched: Fetched, timeout_s: float) -> dict[str, An
     return databases
 
 
+def _free_key(store: Store, proof: dict[str, Any], now: datetime) -> str:
+    """Where to put a proof. A killed one may have left its signature under this second's name."""
+    place = (proof["service"], proof["host"], proof["generation"])
+    keys = [layout.proof(*place, now + timedelta(seconds=later), proof["verifier"]) for later in range(5)]
+    with contextlib.suppress(StoreError):  # the store says it again when the proof is put there
+        return next((key for key in keys if not store.exists(key + ".sig")), keys[0])
+    return keys[0]
+
+
 def forget_evidence(evidence_dir: Path, before: datetime) -> int:
     """Remove this host's copies of proofs that were made before a time, and nothing else that lies there.
 
@@ -262,7 +271,7 @@ def _keep(
 ) -> dict[str, Any]:
     data = json_bytes(proof)
     signature = crypto.sign(data, signing_key_file, crypto.PROOF_NAMESPACE) if signing_key_file else b""
-    key = layout.proof(proof["service"], proof["host"], proof["generation"], clock.now(), proof["verifier"])
+    key = _free_key(store, proof, clock.now())
     kept: dict[str, Any] = {"written_back": False, "write_back_error": "", "key": key, "evidence_file": ""}
     if evidence_dir is not None:
         evidence_dir.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fluxmaint.backup import overview, proof, verify
+from fluxmaint.backup import layout, overview, proof, verify
 from fluxmaint.core.clock import Clock, utc_text
 from fluxmaint.core.config import load
 from fluxmaint.core.errors import (
@@ -448,3 +449,18 @@ def test_copies_of_proofs_do_not_pile_up(world: World, verifier: Verifier) -> No
     left = {path.name for path in evidence.iterdir()}
     assert not first & left
     assert len(left - others) == 4 and others < left
+
+
+def test_a_proof_that_was_killed_this_very_second_is_not_in_the_way(world: World) -> None:
+    class Still(Clock):
+        def now(self) -> datetime:
+            return moment
+
+    made = world.create()["id"]
+    moment = datetime.now(timezone.utc)
+    key = layout.proof("fluxhero", "production", made, moment, "staging")
+    world.open().put_new(key + ".sig", b"of a proof that never came")
+    result = world.prove(clock=Still())
+    assert (result["written_back"], result["write_back_error"]) == (True, "")
+    signers = world.keys / "allowed_signers"
+    assert proof.verified(world.open(), "fluxhero", "production", made, allowed_signers_file=signers)
