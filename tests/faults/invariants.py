@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fluxmaint.backup import generation, proof
+from fluxmaint.backup import generation, layout, proof
 from fluxmaint.core.errors import EngineError, StoreError
 from fluxmaint.core.journal import Journal
+from fluxmaint.store.base import Version
 
 from tests.faults.scene import PLAIN, Ran, Scene
 
@@ -33,7 +34,6 @@ class Invariants:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self._proven: dict[str, dict[str, Any]] = {}  # target -> id and content of its newest proven generation
-        self._whole: set[tuple[str, str]] = set()  # what was fetched already: targets are immutable
         self._data: dict[str, str] = {}
         self.watch()
 
@@ -144,7 +144,7 @@ class Invariants:
         for identity, states in everything:
             for name, state in states.items():
                 if state == "stored" and name not in away:
-                    self._require_whole(name, identity)
+                    self._require_whole(name, identity, self._objects(name)[identity])
 
     def committed_is_whole(self, away: tuple[str, ...] = ()) -> None:
         """Whatever a target calls committed can be fetched, and passes every check; also after a kill."""
@@ -152,20 +152,30 @@ class Invariants:
             if target["name"] in away:
                 continue
             try:
-                listed = generation.list_generations(self.scene.store(target["name"]), "fluxhero", "production")
+                listed = self._objects(target["name"])
             except StoreError:
                 continue
-            for item in listed:
-                if item.state == "committed":
-                    self._require_whole(target["name"], item.id)
+            for identity, objects in listed.items():
+                if any(item.key.endswith(f"/{layout.COMMIT}") and not item.marker for item in objects):
+                    self._require_whole(target["name"], identity, objects)
         for file in (self.scene.journal, self.scene.verifier_journal):
             if file.exists():
                 Journal(file).verify()
 
-    def _require_whole(self, target: str, identity: str) -> None:
-        if (target, identity) not in self._whole:
+    def _objects(self, target: str) -> dict[str, list[Version]]:
+        """What a target holds of each generation."""
+        prefix = layout.generations("fluxhero", "production")
+        found: dict[str, list[Version]] = {}
+        for item in self.scene.store(target).versions(prefix):
+            found.setdefault(item.key[len(prefix) :].partition("/")[0], []).append(item)
+        return found
+
+    def _require_whole(self, target: str, identity: str, objects: list[Version]) -> None:
+        """Fetch it, unless that was done in this scene and every object is still the one that it was."""
+        state = (target, identity, tuple(objects))
+        if state not in self.scene.whole:
             self.scene.fetched(target, identity)
-            self._whole.add((target, identity))
+            self.scene.whole.add(state)
 
     def _journal(self, operation: str) -> list[dict[str, Any]]:
         file = self.scene.verifier_journal if operation == "prove" else self.scene.journal

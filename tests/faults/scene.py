@@ -110,6 +110,7 @@ class Scene:
         self.world: World = build(top)
         self.server = server
         self.said: list[Ran] = []
+        self.whole: set[object] = set()  # states of generations that were fetched and checked
         self._stores: dict[str, Store] = {}
         self.temporary = top / "tmp"
         self.temporary.mkdir(mode=0o700)
