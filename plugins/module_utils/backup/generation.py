@@ -381,13 +381,7 @@ class _Run:
         self.step("snapshot", database=database.name)
         # The digest is taken while the snapshot is encrypted, and its rows are counted by the check: one pass each.
         taken = hot_backup.backup(
-            database.path,
-            snapshot_file,
-            timeout_s=self.left_s,
-            digest=False,
-            rows=False,
-            durable=False,  # it is encrypted and removed; what counts after a power failure is on the targets
-            clock=self.clock,
+            database.path, snapshot_file, timeout_s=self.left_s, digest=False, rows=False, clock=self.clock
         )
         if taken.lock_held_s > database.busy_timeout_s:
             self.problems.append(

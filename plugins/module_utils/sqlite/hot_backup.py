@@ -106,7 +106,6 @@ def backup(
     verify: str = "open",
     digest: bool = True,
     rows: bool = True,
-    durable: bool = True,
     clock: Clock | None = None,
 ) -> Snapshot:
     """Take a snapshot of a database that others may be writing to.
@@ -123,8 +122,6 @@ def backup(
         verify: `open`, or also SQLite's `quick` or `full` check, of the snapshot.
         digest: compute its SHA-256.
         rows: count the rows of each table of the snapshot.
-        durable: the snapshot survives a power failure. Without, the disk is spared the work, for a snapshot that is
-            only read and removed.
 
     Raises:
         InputError: `src` is not a database, or `dest` cannot be one.
@@ -140,14 +137,13 @@ def backup(
     source, target, notes = inspect(src, dest, overwrite=overwrite)
     try:
         with _partial(target) as partial:
-            taken = _take(source, partial, deadline, durable)
+            taken = _take(source, partial, deadline)
             notes += taken.notes
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                synced = pool.submit(os.fsync, partial.descriptor) if durable else None
+                synced = pool.submit(os.fsync, partial.descriptor)
                 hashed = pool.submit(_sha256, partial.path, deadline) if digest else None
                 counted = _prove(source, partial, taken, verify, rows, deadline)
-                if synced:
-                    synced.result()
+                synced.result()
                 sha256 = hashed.result() if hashed else ""
             deadline.check("bringing the snapshot to the disk")
             size = os.fstat(partial.descriptor).st_size
@@ -338,7 +334,7 @@ class _Again(Exception):
     """The source is not what it was when this attempt began (replaced, other journal mode, other schema)."""
 
 
-def _take(source: Path, partial: _Partial, deadline: Deadline, durable: bool) -> _Taken:
+def _take(source: Path, partial: _Partial, deadline: Deadline) -> _Taken:
     for _attempt in range(_ATTEMPTS):
         # Opened before SQLite's connection and closed after it, because closing any descriptor of the
         # database would drop this process's locks on it.
@@ -349,7 +345,7 @@ def _take(source: Path, partial: _Partial, deadline: Deadline, durable: bool) ->
             if header is None:
                 raise InputError("is not a SQLite database", subject=str(source))
             with connect.sqlite_errors(source):
-                mirror = Mirror(raw, partial.descriptor, deadline, durable=durable)
+                mirror = Mirror(raw, partial.descriptor, deadline)
                 if header.wal:
                     return _from_wal(source, raw, partial, deadline, mirror)
                 return _from_rollback(source, raw, partial, deadline, mirror)

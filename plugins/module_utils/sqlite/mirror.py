@@ -45,14 +45,12 @@ class Mirror:
         source: readable descriptor of a regular file.
         copy: readable and writable descriptor of another one.
         deadline: asked between blocks.
-        durable: bring the copy to the disk while it is made; without, that is left to the system.
     """
 
-    def __init__(self, source: int, copy: int, deadline: Deadline, *, durable: bool = True) -> None:
+    def __init__(self, source: int, copy: int, deadline: Deadline) -> None:
         self._source = source
         self._copy = copy
         self._deadline = deadline
-        self._durable = durable
         self._in_kernel = hasattr(os, "copy_file_range")
         self.passes = 0
 
@@ -90,18 +88,14 @@ class Mirror:
         size = os.fstat(self._copy).st_size
         if size < _SMALL:
             return
-        self._flush()
+        os.fdatasync(self._copy)
         previous = size
         while self.passes < _MOST_PASSES and self.estimate() > size * _WORTH_A_PASS:
             changed = self.repair()
-            self._flush()
+            os.fdatasync(self._copy)
             if changed > previous / 2:
                 break
             previous = changed
-
-    def _flush(self) -> None:
-        if self._durable:
-            os.fdatasync(self._copy)
 
     def estimate(self) -> int:
         """About how many bytes differ, from samples: one, at a random place, of each part of the file."""
@@ -140,7 +134,7 @@ class Mirror:
                 self._copy_blocks(offset, end)
             self._deadline.check("copying")
             # Waiting for the piece before keeps the disk's queue, in which others wait, short.
-            if self._durable and syscalls.start_writing(self._copy, start, _PIECE) and previous >= 0:
+            if syscalls.start_writing(self._copy, start, _PIECE) and previous >= 0:
                 syscalls.await_writing(self._copy, previous, _PIECE)
             previous = start
 

@@ -291,22 +291,6 @@ def test_a_sparse_source_is_copied_whole(mirrored: Mirrored) -> None:
     assert copy.read_bytes() == source.read_bytes()
 
 
-@pytest.mark.parametrize("durable", [True, False])
-def test_only_a_durable_copy_is_brought_to_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
-) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(os, "fdatasync", lambda _descriptor: asked.append("fdatasync"))
-    monkeypatch.setattr(syscalls, "start_writing", lambda *_range: asked.append("start_writing"))
-    content = os.urandom(17 << 20)
-    (tmp_path / "source").write_bytes(content)
-    (tmp_path / "copy").touch()
-    source, copy = (os.open(tmp_path / name, os.O_RDWR) for name in ("source", "copy"))
-    Mirror(source, copy, Deadline(Clock(), 60, "x"), durable=durable).precopy()
-    assert (tmp_path / "copy").read_bytes() == content
-    assert bool(asked) is durable
-
-
 def test_a_file_system_that_gives_less_than_asked_for(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
     """FUSE and NFS may end a read in the middle of a file."""
     read = os.preadv
