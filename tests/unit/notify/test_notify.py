@@ -259,6 +259,7 @@ def test_the_credentials_of_a_verifier_are_secrets(config: configuration.Config,
         work_dir=tmp_path / "work",
         older=1,
         budget_s=60,
+        evidence_days=400,
         origins=[],
     )
     found = known_secrets(dataclasses.replace(config, backup=None, verify=verify))
