@@ -380,10 +380,14 @@ class Pipeline:
             names = " | ".join(Path(command[0]).name for command in self._commands)
             raise TimeoutExceeded(f"{names} did not finish within {self._timeout_s:g} s", subject=names)
         if isinstance(self._trouble, OSError):
-            raise PreconditionError(f"the output cannot be read back: {self._trouble.strerror}") from self._trouble
+            raise PreconditionError(
+                f"the output cannot be read back: {self._trouble.strerror}", subject=str(self._output.name)
+            ) from self._trouble
         # It reads from a pipe, so what the system refuses to it is the writing.
         if self._processes[-1].returncode > 0 and _REFUSED.search(self._said[-1]):
-            raise PreconditionError(f"the output cannot be written: {last_words(self._said[-1])}")
+            raise PreconditionError(
+                f"the output cannot be written: {last_words(self._said[-1])}", subject=str(self._output.name)
+            )
 
     def check(self) -> None:
         """Raise CommandError unless every command ended with status 0."""
