@@ -228,6 +228,11 @@ def test_keys_are_rotated_and_each_one_is_tested(host: Host, tmp_path: Path) -> 
         assert code == 0, said
         assert re.search(r"changed=0 .* failed=0", said), said
         assert json.loads(host.check_output("fluxmaint generations --json"))["newest"] == newest
+        public = {"operator": (tmp_path / "operator.pub").read_text().strip()}
+        code, said = ceremony(host, tmp_path, backup_keys_names=["escrow"], backup_keys_public=public)
+        assert code == 0, said
+        assert said.count("opens generation") == 1
+        assert "operator: private key not at hand" in said
         code, said = ceremony(host, tmp_path, backup_keys_names=["operator"])
         assert code != 0
         assert "At least two keys are needed" in said
