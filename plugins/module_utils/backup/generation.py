@@ -609,13 +609,15 @@ class _Run:
     def _files(
         self, top: Path, *, exclude: Sequence[str] = (), unreadable: Callable[[InputError], None] | None = None
     ) -> Iterator[tuple[Path, Any]]:
-        """The files below `top`, without those that are in the generation as databases or configuration.
+        """The files below `top`, without those that another part of the generation holds.
 
         A database's raw copy among the logs would come back over its proven snapshot.
         """
-        real = os.path.realpath(top)
+        real = Path(os.path.realpath(top))
+        inside = self.elsewhere - {real, *real.parents}
         for path, status in archive.regular_files(top, exclude=exclude, unreadable=unreadable):
-            if os.path.join(real, path.relative_to(top)) in self.elsewhere:
+            found = real / path.relative_to(top)
+            if not inside.isdisjoint((found, *found.parents)):
                 continue
             if str(path).isprintable():
                 yield path, status
@@ -701,11 +703,12 @@ def _preconditions(config: Config, kind: str) -> Backup:
     return backup
 
 
-def _elsewhere(config: Config) -> frozenset[str]:
-    """Real paths of the databases with all that SQLite keeps beside them, and of the configuration files."""
+def _elsewhere(config: Config) -> frozenset[Path]:
+    """Real paths of the databases with all that SQLite keeps beside them, configuration files, logs and cache."""
     databases = [os.path.realpath(database.path) for database in config.databases]
-    files = [os.path.realpath(path) for path in config.config_files]
-    return frozenset([*files, *(name + suffix for name in databases for suffix in ("", *SIDE_FILES))])
+    others = [*config.config_files, *(part.directory for part in (config.logs, config.cache) if part)]
+    names = [*map(os.path.realpath, others), *(name + suffix for name in databases for suffix in ("", *SIDE_FILES))]
+    return frozenset(map(Path, names))
 
 
 def _last_manifest(config: Config) -> Path:

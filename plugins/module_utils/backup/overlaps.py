@@ -49,7 +49,8 @@ def require_apart(config: Config) -> None:
 def overlaps(config: Config) -> list[str]:
     """Each pair of places that may not be one, or one inside another, as a sentence; none when all are apart.
 
-    A database or a configuration file may lie in a directory of logs, cache files or the release: it is left out there.
+    A database or a configuration file may lie in a directory of logs, cache files or the release, and the directory of
+    logs in that of cache files or the other way round: what is inside is left out there.
     """
     databases = [_place(f"database {item.name}", item.path) for item in config.databases]
     files = [_place("config_files", path) for path in config.config_files]
@@ -62,7 +63,7 @@ def overlaps(config: Config) -> list[str]:
     return [
         *_same([*databases, *files], system),
         *_side_files(databases, [*databases, *files, *system]),
-        *_nested(directories),
+        *(f"{other} is the same as {one}" for one, other in _pairs(directories) if one.real == other.real),
         *_nested(system),
         *_nested(filled),
         *(
@@ -105,7 +106,7 @@ def _filled(config: Config) -> list[_Place]:
 
 def _same(files: Sequence[_Place], others: Sequence[_Place]) -> Iterator[str]:
     """What two parts would hold is restored twice, the second time over the first."""
-    for one, other in (*itertools.combinations(files, 2), *itertools.product(files, others)):
+    for one, other in (*_pairs(files), *itertools.product(files, others)):
         if one.real == other.real:
             yield f"{other} is the same file as {one}"
 
@@ -116,8 +117,12 @@ def _side_files(databases: Sequence[_Place], files: Sequence[_Place]) -> Iterato
             yield f"{file} belongs to {database}"
 
 
+def _pairs(places: Sequence[_Place]) -> Iterator[tuple[_Place, _Place]]:
+    yield from itertools.combinations(places, 2)
+
+
 def _nested(places: Sequence[_Place]) -> Iterator[str]:
-    for one, other in itertools.combinations(places, 2):
+    for one, other in _pairs(places):
         if one.real == other.real:
             yield f"{other} is the same as {one}"
         elif one.inside(other):

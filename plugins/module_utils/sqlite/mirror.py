@@ -16,7 +16,7 @@ from ..core import syscalls
 from .connect import Deadline
 
 # What is copied goes to the disk in pieces of this size, two at a time: a commit's fsync waits behind no more.
-_PIECE = 2 << 20
+_PIECE = 4 << 20
 # What is compared is divided among threads, which take chunks in turn.
 _CHUNK = 8 << 20
 # A pair of blocks stays in a core's own cache; larger ones are slower.

@@ -65,6 +65,22 @@ def test_databases_and_configuration_are_left_out_of_what_they_lie_among(world: 
     assert all(len(names) == 1 for names in parts.values())
 
 
+@pytest.mark.parametrize(("logs", "cache"), [("data/cache/logs", "data/cache"), ("logs", "logs/cache")])
+def test_logs_among_cache_files_are_held_once_and_so_are_cache_files_among_logs(
+    world: World, logs: str, cache: str
+) -> None:
+    world.document["logs"]["directory"] = str(world.root / logs)
+    world.document["cache"].update(directory=str(world.root / cache), patterns=["*"])
+    names = {world.root / logs / "a.log": "logs", world.root / cache / "b.parquet": "cache"}
+    for path in names:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert world.create("full")["result"] == "ok"
+    parts = held(world)
+    assert {path: parts[str(path)] for path in names} == {path: [part] for path, part in names.items()}
+    assert all(len(found) == 1 for found in parts.values())
+
+
 def test_a_path_that_older_generations_hold_twice_is_not_extracted_over_itself(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -315,13 +315,14 @@ def test_root_leaves_no_file_of_its_own_beside_a_service_database(tmp_path: Path
 
 def test_the_deadline_holds_while_copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make(tmp_path / "live.db", pad=2000)
-    original = mirror._write
+    original = os.copy_file_range
 
-    def slow(descriptor: int, data: memoryview, offset: int) -> None:
+    def slow(*arguments: int) -> int:
         time.sleep(0.2)
-        original(descriptor, data, offset)
+        return original(*arguments)
 
-    monkeypatch.setattr(mirror, "_write", slow)
+    monkeypatch.setattr(os, "copy_file_range", slow)
+    monkeypatch.setattr(mirror, "_PIECE", 1 << 16)
     monkeypatch.setattr(mirror.Mirror, "clone", lambda self: False)
     started = time.monotonic()
     with pytest.raises(TimeoutExceeded, match="while copying"):
@@ -355,10 +356,10 @@ def test_a_time_limit_that_cannot_be_kept_is_refused(tmp_path: Path, timeout_s: 
 def test_a_full_disk_while_copying_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make(tmp_path / "live.db")
 
-    def full(descriptor: int, data: memoryview, offset: int) -> None:
+    def full(*_arguments: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(mirror, "_write", full)
+    monkeypatch.setattr(os, "copy_file_range", full)
     monkeypatch.setattr(mirror.Mirror, "clone", lambda self: False)
     assert "No space left" in str(_refused(tmp_path, source, PreconditionError))
 

@@ -72,6 +72,8 @@ def test_what_is_apart_is_accepted_and_need_not_exist(tmp_path: Path) -> None:
     # Databases and configuration files among logs or cache files are left out there, not refused.
     assert found(tmp_path, second("/opt/fluxhero/logs/second.db")) == []
     assert found(tmp_path, lambda d, top: d["config_files"].append(f"{top}/opt/fluxhero/data/cache/conf")) == []
+    assert found(tmp_path, lambda d, top: d["cache"].update(directory=f"{top}/opt/fluxhero/logs/x")) == []
+    assert found(tmp_path, lambda d, top: d["logs"].update(directory=f"{top}/opt/fluxhero/data/cache/x")) == []
     assert found(tmp_path, target("/state/target")) == []
     # A name that full generations leave out leads to it.
     assert found(tmp_path, target("/opt/fluxhero/current/spool/far")) == []
@@ -86,7 +88,7 @@ def test_what_is_apart_is_accepted_and_need_not_exist(tmp_path: Path) -> None:
         (lambda d, top: d["config_files"].append(f"{top}/opt/fluxhero/.env"), ["config_files", "is the same file as"]),
         (lambda d, top: d["system"]["paths"].append(f"{top}/opt/fluxhero/.env"), ["system.paths", "config_files"]),
         (lambda d, top: d["system"]["paths"].append(d["system"]["paths"][0]), ["system.paths", "is the same as"]),
-        (lambda d, top: d["cache"].update(directory=f"{top}/opt/fluxhero/logs/x"), ["cache.directory", "inside logs"]),
+        (lambda d, top: d["cache"].update(directory=f"{top}/opt/fluxhero/logs"), ["cache.directory", "same as logs"]),
         (target("/near"), ["target far /near is the same as target near /near"]),
         (target("/near/below"), ["target far /near/below is inside target near /near"]),
         (target("/"), ["target near /near is inside target far"]),
