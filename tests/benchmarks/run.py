@@ -170,6 +170,7 @@ class Bench:
         if not keep:
             methods.remove(method.output)
             method.prepare_now()
+        measure.warm(database)
         sample = measure.run(
             method.command,
             database=None if method.quiet else database,

@@ -18,7 +18,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from ..core.clock import Clock, from_timestamp, parse_utc, utc_text
 from ..core.errors import InputError, IntegrityError, PreconditionError
@@ -167,9 +167,12 @@ class ArchiveWriter:
         self._tar.addfile(_header(entry))
         self.entries.append(entry)
 
-    def close(self) -> None:
-        """Write the end of the archive."""
-        self._tar.close()
+    def __enter__(self) -> ArchiveWriter:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        """Write the end of the archive, unless something was raised."""
+        self._tar.__exit__(*raised)
 
 
 def extract(archive: Path, directory: Path, expected: Iterable[FileEntry], *, subject: str) -> list[FileEntry]:

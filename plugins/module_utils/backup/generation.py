@@ -497,9 +497,8 @@ class _Run:
         self.step("encrypt", part=name)
 
         def produce(writer: crypto.DigestingWriter) -> None:
-            tar = archive.ArchiveWriter(writer)
-            fill(tar, spool)
-            tar.close()
+            with archive.ArchiveWriter(writer) as tar:
+                fill(tar, spool)
             entries.extend(tar.entries)
 
         done = crypto.encrypt(produce, file, **self._encryption(staged))

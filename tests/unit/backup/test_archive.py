@@ -106,14 +106,12 @@ def test_files_and_links_come_back(tmp_path: Path) -> None:
     (source / "absolute").symlink_to(source / "sub/file")
     (source / "sub/above").symlink_to("../" * 40 + "etc/hosts")  # the root directory is its own parent
     tar = tmp_path / "x.tar"
-    with tar.open("wb") as stream:
-        writer = archive.ArchiveWriter(DigestingWriter(stream))
+    with tar.open("wb") as stream, archive.ArchiveWriter(DigestingWriter(stream)) as writer:
         for path, status in archive.regular_files(source):
             if path.is_symlink():
                 writer.add_link(path, status)
             else:
                 writer.add(archive.copy_aside(path, tmp_path / "spool"))
-        writer.close()
     root = "../" * (len(source.parts) - 1) + "../"
     assert sorted(item.link for item in writer.entries) == ["", f"{root}etc/hosts", "sub/file"]
     (tmp_path / "out").mkdir()
