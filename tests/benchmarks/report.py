@@ -209,7 +209,8 @@ Written by `make bench`; the numbers are of one machine and belong together only
 - Another process commits 200 times a second to the same database (an insert and an update, `synchronous=FULL`) unless
   it says that nobody writes. The writer's columns are over all commits during the method.
 - Everything is on one file system. Before each run everything written earlier is brought to the disk, and the database
-  is read through, so that it is in the page cache for every method. Snapshots are brought to the disk (fsync) by every method.
+  is read through, so that it is in the page cache for every method. Snapshots are brought to the disk (fsync) by every
+  method.
 - Memory is the largest sum of the resident memory of all processes of the method, looked at every 50 ms.
 - Databases hold the trading service's own tables, filled from a fixed seed. A day's changes: 0.5 % of the trades
   updated here and there, 0.5 % added.

@@ -18,7 +18,8 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from types import TracebackType
+from typing import IO, cast
 
 from ..core.clock import Clock, from_timestamp, parse_utc, utc_text
 from ..core.errors import InputError, IntegrityError, PreconditionError
@@ -170,9 +171,11 @@ class ArchiveWriter:
     def __enter__(self) -> ArchiveWriter:
         return self
 
-    def __exit__(self, *raised: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Write the end of the archive, unless something was raised."""
-        self._tar.__exit__(*raised)
+        self._tar.__exit__(kind, error, trace)
 
 
 def extract(archive: Path, directory: Path, expected: Iterable[FileEntry], *, subject: str) -> list[FileEntry]:
