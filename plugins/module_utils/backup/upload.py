@@ -104,7 +104,9 @@ class Targets:
                 states[target.name] = "stored"
             elif target.name in self.stores:
                 wanted.append(self.stores[target.name])
-        for store, error in self._each(wanted, lambda store: self._store_within(limit, staged, manifest, store)):
+        # Staged files that no other target waits for may become the objects.
+        last = list(states.values()).count("failed") == 1
+        for store, error in self._each(wanted, lambda store: self._store_within(limit, staged, manifest, store, last)):
             if error is None:
                 with self.noting(f"generation {staged.id} on target {store.name}"):
                     staged.note_stored(store.name)
@@ -170,15 +172,15 @@ class Targets:
         self._note("target_failed", target=target, error=error.as_dict())
 
     def _store_within(
-        self, limit: Deadline | None, staged: staging.Staged, manifest: Manifest, store: Store
+        self, limit: Deadline | None, staged: staging.Staged, manifest: Manifest, store: Store, last: bool
     ) -> None:
         store.interrupt = limit.check if limit is not None else None
         try:
-            self._store(staged, manifest, store)
+            self._store(staged, manifest, store, last)
         finally:
             store.interrupt = None
 
-    def _store(self, staged: staging.Staged, manifest: Manifest, store: Store) -> None:
+    def _store(self, staged: staging.Staged, manifest: Manifest, store: Store, last: bool) -> None:
         base = layout.base(manifest.service, manifest.host)
         prefix = layout.generation(manifest.service, manifest.host, manifest.id)
         facts = {"generation": manifest.id, "target": store.name}
@@ -189,16 +191,16 @@ class Targets:
             if store.get_bytes(prefix + layout.COMMIT) != commit:
                 raise StoreError("belongs to another manifest", subject=prefix + layout.COMMIT)
             return
-        cached = self._store_cache(staged, manifest, store, base)
+        cached = self._store_cache(staged, manifest, store, base, last)
         for part in manifest.parts:
             self._step("store", object=part.object, **facts)
             file = staged.objects / part.object
-            store.put_file(prefix + part.object, file, part.stored.sha256, renew_after_s=RENEW_AFTER_S)
+            store.put_file(prefix + part.object, file, part.stored.sha256, renew_after_s=RENEW_AFTER_S, give=last)
         for name in (layout.INSTRUCTIONS, layout.MANIFEST, layout.SIGNATURE):
             file = staged.objects / name
             self._step("store", object=name, **facts)
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            store.put_file(prefix + name, file, digest, renew_after_s=RENEW_AFTER_S)
+            store.put_file(prefix + name, file, digest, renew_after_s=RENEW_AFTER_S, give=last)
         self._step("commit", **facts)
         store.put_new(prefix + layout.COMMIT, commit)
         self._note("committed", **facts)
@@ -216,7 +218,7 @@ class Targets:
             self.unnoted.append(f"{what}: stored, but this host cannot note it: {as_engine_error(error)}")
 
     def _store_cache(
-        self, staged: staging.Staged, manifest: Manifest, store: Store, base: str
+        self, staged: staging.Staged, manifest: Manifest, store: Store, base: str, last: bool
     ) -> dict[str, Stored]:
         """The cache files that the target lacks. Returns the forms that it holds now, to be noted once it is committed.
 
@@ -231,7 +233,7 @@ class Targets:
             if item.object in cached:
                 continue
             if key not in there:
-                cached[item.object] = self._put_cache(staged, store, item.object, key)
+                cached[item.object] = self._put_cache(staged, store, item.object, key, last)
                 continue
             known = self._index.get(item.object, store.name)
             if known is None:
@@ -243,7 +245,7 @@ class Targets:
             cached[item.object] = known
         return cached
 
-    def _put_cache(self, staged: staging.Staged, store: Store, name: str, key: str) -> Stored:
+    def _put_cache(self, staged: staging.Staged, store: Store, name: str, key: str, last: bool) -> Stored:
         file = staged.cache_file(name)
         if not file.exists():
             raise StoreError(
@@ -251,7 +253,7 @@ class Targets:
             )
         form = staged.cache_form(name)
         self._step("store", object=name, generation=staged.id, target=store.name)
-        store.put_file(key, file, form.sha256)
+        store.put_file(key, file, form.sha256, give=last)
         return form
 
     def _renew(self, store: Store, key: str) -> None:

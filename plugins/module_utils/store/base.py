@@ -94,10 +94,13 @@ class Store(abc.ABC):
         return iter(())
 
     @abc.abstractmethod
-    def put_file(self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None) -> bool:
+    def put_file(
+        self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None, give: bool = False
+    ) -> bool:
         """Store a file durably, and read it back whole to compare its SHA-256.
 
         Args:
+            give: nobody needs the file afterwards but to remove it: the object may be this very file.
             renew_after_s: what is there already with the same content counts as new again when it is older than
                 this: a pruner that looks at ages, and may be at work right now, leaves it alone.
 

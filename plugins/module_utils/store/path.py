@@ -21,6 +21,7 @@ from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, Unfinis
 from .throttle import Throttle
 
 _PARTIAL = ".partial-"
+_MODE = 0o600
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
@@ -115,11 +116,17 @@ class PathStore(Store):
                     if stat.S_ISREG(status.st_mode):
                         yield file.relative_to(self.path).as_posix(), status
 
-    def put_file(self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None) -> bool:
-        """Copy the file beside its final name, fsync, re-read and hash it, then give it its name."""
+    def put_file(
+        self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None, give: bool = False
+    ) -> bool:
+        """Copy the file beside its final name, fsync, re-read and hash it, then give it its name.
+
+        A file that is given away, on the file system of the target, becomes the object without being copied.
+        """
         with open(path, "rb") as source:
             size = os.fstat(source.fileno()).st_size
-            written = self._put(key, iter(lambda: source.read(CHUNK), b""), size, sha256)
+            chunks = iter(lambda: source.read(CHUNK), b"")
+            written = self._put(key, chunks, size, sha256, path if give else None)
         if not written and renew_after_s is not None:
             self.renew(key)
         return written
@@ -189,7 +196,7 @@ class PathStore(Store):
 
             yield chunks()
 
-    def _put(self, key: str, chunks: Iterator[bytes], size: int, sha256: str) -> bool:
+    def _put(self, key: str, chunks: Iterator[bytes], size: int, sha256: str, given: Path | None = None) -> bool:
         found = self.stat(key)
         if found is not None:
             self._same_content(key, found, size, sha256)
@@ -201,9 +208,13 @@ class PathStore(Store):
             self._make_directories(final.parent)
             partial.unlink(missing_ok=True)
             try:
-                with open(partial, "xb", opener=private_opener) as stream:
-                    stream.writelines(self._throttle.chunks(self._interruptible(chunks, key)))
-                    stream.flush()
+                linked = given is not None and _linked(given, partial)
+                with open(partial, "rb" if linked else "xb", opener=None if linked else private_opener) as stream:
+                    if linked:
+                        os.utime(stream.fileno())  # a pruner looks at the age of the object
+                    else:
+                        stream.writelines(self._throttle.chunks(self._interruptible(chunks, key)))
+                        stream.flush()
                     os.fsync(stream.fileno())
                     # Written pages leave the cache, so that reading back reads what the disk has.
                     os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -273,6 +284,20 @@ def _walk_error(error: OSError) -> None:
 def _reading(path: str, flags: int) -> int:
     # Nobody waits for the other end of a pipe that somebody put there.
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _linked(original: Path, partial: Path) -> bool:
+    """Give a private file a second name; False where that takes a copy."""
+    status = original.lstat()
+    if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != _MODE or status.st_uid != os.geteuid():
+        return False
+    try:
+        os.link(original, partial)
+    except OSError as error:
+        if error.errno not in (*_NO_HARD_LINKS, errno.EXDEV):
+            raise
+        return False
+    return True
 
 
 def _name_without_overwriting(partial: Path, final: Path) -> None:

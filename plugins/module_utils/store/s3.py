@@ -178,11 +178,17 @@ class S3Store(Store):
     def abort(self, upload: Unfinished) -> None:
         """Abort a multipart upload."""
         with self._errors(upload.key), contextlib.suppress(ObjectMissing):
-            self._writer.abort_multipart_upload(
-                Bucket=self.bucket, Key=self._key(upload.key), UploadId=upload.id
-            )
+            self._writer.abort_multipart_upload(Bucket=self.bucket, Key=self._key(upload.key), UploadId=upload.id)
 
-    def put_file(self, key: str, path: Path, sha256: str, *, renew_after_s: float | None = None) -> bool:
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        sha256: str,
+        *,
+        renew_after_s: float | None = None,
+        give: bool = False,  # noqa: ARG002 - what is sent is a copy anyway
+    ) -> bool:
         """Send the file, with checksums that the server verifies, then read it back whole and hash it."""
         size = path.stat().st_size
         found = self.stat(key)

@@ -49,6 +49,30 @@ def test_the_same_again_is_no_write_and_other_content_is_refused(store: PathStor
     assert store.get_bytes("key") == b"content"
 
 
+def given(store: PathStore, tmp_path: Path, mode: int, *, give: bool) -> tuple[Path, Path]:
+    file = tmp_path / "source"
+    file.write_bytes(b"content")
+    file.chmod(mode)
+    os.utime(file, (1, 1))
+    assert store.put_file("key", file, hashlib.sha256(b"content").hexdigest(), give=give)
+    return file, store.path / "key"
+
+
+def test_a_file_that_is_given_away_becomes_the_object_and_counts_as_new(store: PathStore, tmp_path: Path) -> None:
+    file, stored = given(store, tmp_path, 0o600, give=True)
+    assert stored.samefile(file)
+    assert stored.stat().st_mtime > 1
+    file.unlink()
+    assert store.get_bytes("key") == b"content"
+
+
+@pytest.mark.parametrize(("mode", "give"), [(0o600, False), (0o644, True)])
+def test_a_file_that_is_kept_or_not_private_is_copied(store: PathStore, tmp_path: Path, mode: int, give: bool) -> None:
+    file, stored = given(store, tmp_path, mode, give=give)
+    assert not stored.samefile(file)
+    assert stored.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_wrong_digest_leaves_nothing(store: PathStore, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"content")
     with pytest.raises(StoreError, match="other bytes"):
