@@ -159,6 +159,7 @@ def test_full_in_the_middle_of_a_restore(tmp_path: Path, moment: str) -> None:
             else:
                 assert "no space left" in str(result).lower()
                 assert (world.state(), last["result"]) == ("old", "failed")
+            world.require_no_secret(str(result))
             assert not world.service.hold_file.exists(), "the service may run, if it can on such a disk"
             assert not list(world.config.state_dir.glob(".restore-reserve"))
             disk.free()

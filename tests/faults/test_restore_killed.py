@@ -54,7 +54,15 @@ def drive(world: World, moment: str = "") -> tuple[int, dict[str, Any]]:
         check=False,
     )
     assert done.stdout or done.returncode == -signal.SIGKILL, done.stderr.decode()
+    world.require_no_secret(done.stdout.decode(), done.stderr.decode())
     return done.returncode, json.loads(done.stdout) if done.stdout else {}
+
+
+def require_told(world: World, result: str) -> None:
+    """The journal is whole, and its last word on the restore is the truth."""
+    world.journal.verify()
+    last = world.journal.read("restore")[-1]
+    assert (last["event"], last["result"]) == ("end", result)
 
 
 def reboot(world: World) -> None:
@@ -103,7 +111,7 @@ def test_killed_on_the_way_forward(new_world: Callable[..., World], journal_mode
     assert world.env.read_text() == NEW_ENV
     assert world.service.active() and not world.service.hold_file.exists()
     assert not (world.config.state_dir / "staged" / "20261123T020000Z-7f3a2c").exists()
-    world.journal.verify()
+    require_told(world, "ok")
 
 
 @pytest.mark.parametrize(("journal_mode", "moment"), cases(back_moments))
@@ -119,4 +127,4 @@ def test_killed_on_the_way_back(new_world: Callable[..., World], journal_mode: s
     assert world.env.read_text() == OLD_ENV
     assert world.service.active() and not world.service.hold_file.exists()
     assert not world.config.halt_file.exists()  # type: ignore[union-attr]
-    world.journal.verify()
+    require_told(world, "failed")

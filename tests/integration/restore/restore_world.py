@@ -36,6 +36,7 @@ GENERATION = "20261123T020000Z-7f3a2c"
 OLD_ROWS, NEW_ROWS = 20, 3
 OLD_ENV = "API_TOKEN=rotated-secret\nMODE=live\nADDED_SINCE=1\n"
 NEW_ENV = "API_TOKEN=previous-secret\nMODE=live\nREMOVED_SINCE=1\n"
+SECRETS = ("rotated-secret", "previous-secret")
 
 
 class ProcessService:
@@ -184,6 +185,12 @@ class World:
     @property
     def journal(self) -> Journal:
         return Journal(self.config.journal_file)
+
+    def require_no_secret(self, *said: str) -> None:
+        """Neither in what a restore has said nor in what it has noted is a value of the service's settings."""
+        files = (self.config.journal_file, restore_plan.plan_file(self.config))
+        for text in (*said, *(file.read_text() for file in files if file.exists())):
+            assert not any(secret in text for secret in SECRETS), text
 
     @property
     def plan(self) -> restore_plan.Plan | None:
