@@ -110,20 +110,6 @@ def candidates(
     return Candidates(past + near, [identity for identity in ahead if identity not in near])
 
 
-def choose(store: Store, service: str, host: str, generation: str, before: datetime | None = None) -> str:
-    """The id that is meant: one given, or the first of `candidates`, which may prove not to verify.
-
-    Raises InputError when there is no committed generation that fits.
-    """
-    if generation not in ("", "latest"):
-        layout.id_time(generation)
-        return generation
-    found = candidates(store, service, host, before=before)
-    if not found.ids:
-        raise nothing_fits(store, service, host, before, found.future)
-    return found.ids[0]
-
-
 def nothing_fits(
     store: Store, service: str, host: str, before: datetime | None, future: Sequence[str] = ()
 ) -> InputError:

@@ -18,7 +18,6 @@ from datetime import datetime
 from pathlib import Path
 
 from ..core.errors import InputError, StoreError
-from ..core.fsio import complete_file
 
 CHUNK = 1 << 20
 
@@ -167,15 +166,6 @@ class Store(abc.ABC):
                 if len(data) > limit:
                     raise TooLarge(f"is larger than the {limit} bytes that such an object may have", subject=key)
         return bytes(data)
-
-    def get_to(self, key: str, path: Path) -> str:
-        """Fetch an object into a new private file, durably; returns the SHA-256 of what was received."""
-        digest = hashlib.sha256()
-        with self.read(key) as chunks, complete_file(path) as stream:
-            for chunk in chunks:
-                digest.update(chunk)
-                stream.write(chunk)
-        return digest.hexdigest()
 
     def digest(self, key: str) -> str:
         """SHA-256 of an object's content, read whole from the target."""

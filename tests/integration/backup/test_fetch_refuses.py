@@ -211,12 +211,11 @@ def test_latest_and_before(world: World, tmp_path: Path) -> None:
         shutil.copytree(copied / first, copied / identity)
     (copied / "20990101T000000Z-000003").mkdir()
     shutil.copy(copied / first / "MANIFEST.json", copied / "20990101T000000Z-000003")
-    choose = catalog.choose
-    assert choose(store, "fluxhero", "production", "latest") == first
-    chosen = choose(store, "fluxhero", "production", "latest", parse_utc("2020-06-01T00:00:00Z"))
-    assert chosen == "20200101T000000Z-000001"
+    assert catalog.candidates(store, "fluxhero", "production").ids[0] == first
+    before = parse_utc("2020-06-01T00:00:00Z")
+    assert catalog.candidates(store, "fluxhero", "production", before=before).ids == ["20200101T000000Z-000001"]
     with pytest.raises(InputError, match="before 2019"):
-        choose(store, "fluxhero", "production", "latest", parse_utc("2019-01-01T00:00:00Z"))
+        world.fetch(tmp_path / "out", "latest", before=parse_utc("2019-01-01T00:00:00Z"))
 
 
 def test_a_proof_is_signed_and_counts_only_so(world: World, tmp_path: Path, object_store: ObjectStore) -> None:

@@ -58,7 +58,8 @@ def test_a_listing_tells_state_kind_size_and_proofs(tmp_path: Path) -> None:
     assert (older.id, older.state, older.kind, older.bytes, older.objects) == (first, "committed", "full", 12, 3)
     assert (older.proven_by, older.proven_at) == (["staging"], "2026-11-22T04:00:00Z")
     assert older.age_s(datetime(2026, 11, 22, 2, 1, tzinfo=timezone.utc)) == 60
-    assert catalog.choose(store, "fluxhero", "production", "latest") == first
+    found = catalog.candidates(store, "fluxhero", "production", now=datetime(2026, 11, 22, 2, 1, tzinfo=timezone.utc))
+    assert found.ids == [first]
 
 
 def test_unfinished_staging_is_removed_and_ready_is_kept(tmp_path: Path) -> None:
