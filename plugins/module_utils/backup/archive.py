@@ -150,7 +150,7 @@ class ArchiveWriter:
 
     def __init__(self, output: DigestingWriter) -> None:
         stream = cast("IO[bytes]", output)
-        self._tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - see close()
+        self._tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - see __exit__
         self.entries: list[FileEntry] = []
 
     def add(self, copied: Copied) -> None:

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ..core import syscalls
 from .connect import Deadline
@@ -115,15 +115,13 @@ class Mirror:
         """Compare everything and copy what differs; returns the bytes written."""
         self.passes += 1
         size = os.fstat(self._source).st_size
-        changed = self._in_parallel(self._repair_chunks, size)
+        workers = 1 if size <= _CHUNK else _WORKERS
+        # Threads, because reading, comparing and writing release the interpreter lock.
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            parts = [pool.submit(self._repair_chunks, number, workers, size) for number in range(workers)]
+            changed = sum(part.result() for part in parts)
         os.ftruncate(self._copy, size)
         return changed
-
-    def _in_parallel(self, work: Callable[[int, int, int], int], size: int) -> int:
-        """Run `work(first chunk, step, size)` in threads, because reading and writing release the interpreter lock."""
-        workers = 1 if size <= _CHUNK else _WORKERS
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            return sum(part.result() for part in [pool.submit(work, n, workers, size) for n in range(workers)])
 
     def _copy_pieces(self, size: int) -> None:
         previous = -1

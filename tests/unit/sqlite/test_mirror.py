@@ -155,7 +155,7 @@ def test_the_estimate_of_files_of_any_size(mirrored: Mirrored, size: int) -> Non
     assert size * 0.9 <= mirror.estimate() <= size
 
 
-def test_the_copy_goes_to_the_disk_by_chunk(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_copy_goes_to_the_disk_by_piece(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece once, and never more than two on the way."""
     started: list[int] = []
     ended: list[int] = []
