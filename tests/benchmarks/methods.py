@@ -242,12 +242,15 @@ def remove(path: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What each tool says about itself."""
+    """What each tool says about itself, and on what it ran; no name of the machine."""
     import sqlite3
 
     asked = {"restic": ["restic", "version"], "borg": ["borg", "--version"], "age": ["age", "--version"]}
     asked.update({"zstd": ["zstd", "--version"], "sqlite3": ["sqlite3", "--version"]})
-    found = {"python": sys.version.split()[0], "python-sqlite": sqlite3.sqlite_version, "kernel": os.uname().release}
+    found = {"python": sys.version.split()[0], "python-sqlite": sqlite3.sqlite_version}
+    found["kernel"] = ".".join(os.uname().release.split(".")[:2])
+    found["processors"] = str(os.cpu_count())
+    found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.0f} GiB"
     for name, command in asked.items():
         said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().splitlines()
         found[name] = said[0][:60] if said else "missing"

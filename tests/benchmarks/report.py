@@ -102,10 +102,17 @@ GOALS = [
 
 
 def judge(results: Sequence[Result], goals: Sequence[Goal] = tuple(GOALS)) -> list[tuple[Goal, float | None, bool]]:
-    """The value reached for each goal, and whether that is enough; None where it was not measured."""
+    """The value reached for each goal, and whether that is enough; None where it was not measured.
+
+    Ours that did not end has reached nothing (infinity), whatever those of its rounds took that did.
+    """
     judged = []
     for goal in goals:
-        here = [item for item in results if group(item) == (goal.case, goal.size, goal.journal) and item["finished"]]
+        there = [item for item in results if group(item) == (goal.case, goal.size, goal.journal)]
+        if any(item["name"] == "ours" and not item["finished"] for item in there):
+            judged.append((goal, math.inf, False))
+            continue
+        here = [item for item in there if item["finished"]]
         mine = next((item[goal.value] for item in here if item["name"] == "ours"), None)
         if goal.other and mine is not None:
             peer = next((item[goal.value] for item in here if item["name"].startswith(goal.other)), None)
@@ -120,6 +127,7 @@ def goals_text(judged: Sequence[tuple[Goal, float | None, bool]]) -> str:
     for goal, value, met in judged:
         scale = 1e6 if goal.limit > 1e5 else 1
         number = "not measured" if value is None else f"{value / scale:.2f}"
+        number = "did not end" if value == math.inf else number
         verdict = "" if value is None else "met" if met else "**not met**"
         lines.append(f"| {goal.text.replace('|', '&#124;')} | at most {goal.limit / scale:g} | {number} | {verdict} |")
     return "\n".join(lines) + "\n"
@@ -132,7 +140,7 @@ def table(results: Sequence[Result]) -> str:
         case, size, journal = key
         mode = "WAL" if journal == "wal" else "rollback journal"
         parts.append(f"### {CASES[case]}: {size.replace('GB', ' GB').replace('MB', ' MB')}, {mode}\n")
-        parts.append("| method | seconds (min, max) | writer p50 / p99 / max, ms | bytes out, MB | memory, MB |")
+        parts.append("| method | seconds (min, max; rounds) | writer p50 / p99 / max, ms | bytes out, MB | RSS, MB |")
         parts.append("|---|---|---|---|---|")
         parts += [_row(item) for item in members]
         parts.append("")
@@ -149,7 +157,7 @@ def groups(results: Sequence[Result]) -> list[tuple[tuple[str, str, str], list[R
 
 def _row(item: Result) -> str:
     if item["finished"]:
-        seconds = f"{item['median_s']:.2f} ({item['min_s']:.2f}, {item['max_s']:.2f})"
+        seconds = f"{item['median_s']:.2f} ({item['min_s']:.2f}, {item['max_s']:.2f}; {item['rounds']})"
     else:
         seconds = f"**did not end or failed**: {item['max_s']:.0f} s, {_without_directories(item.get('said', ''))[:60]}"
         seconds = seconds.rstrip(" ,")
@@ -226,7 +234,7 @@ Written by `make bench`; the numbers are of one machine and belong together only
 ## Results
 
 {table}
-## Tools
+## Machine and tools
 
 {tools}
 """

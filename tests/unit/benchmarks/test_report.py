@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ def test_a_goal_is_a_ratio_within_one_group() -> None:
     elsewhere = result("zstd | age > file", 8, journal="wal")
     assert report.judge([mine, elsewhere], [goal]) == [(goal, None, False)]
     assert report.judge([mine, {**peer, "finished": False}], [goal]) == [(goal, None, False)]
+    failed = report.judge([{**mine, "finished": False}, peer], [goal])
+    assert failed == [(goal, math.inf, False)]
+    assert "| did not end | **not met** |" in report.goals_text(failed)
 
 
 def test_a_group_that_was_measured_anew_replaces_the_old_one_whole() -> None:
@@ -63,7 +67,7 @@ def test_table_and_drawing_show_what_did_not_end() -> None:
     failed = {"finished": False, "said": "/srv/x/live.db: database is locked"}
     results = [result("ours", 2), {**result("a | b", 60), **failed}]
     text = report.table(results)
-    assert "| ours | 2.00 (2.00, 2.00) |" in text
+    assert "| ours | 2.00 (2.00, 2.00; 1) |" in text
     assert "a &#124; b | **did not end or failed**: 60 s, live.db: database is locked" in text
     drawn = [element.text for element in ET.fromstring(report.drawing(results)).iter() if element.text]
     assert "2.0 s" in drawn
