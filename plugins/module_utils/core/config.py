@@ -57,10 +57,29 @@ class Database:
 
 @dataclass(frozen=True)
 class Logs:
-    """The service's log directory, and how many days of it go into a backup."""
+    """The service's log directory, how many days of it go into a backup, and how reports read the logs.
+
+    Attributes:
+        patterns: the files that are written, below the directory; what rotation has left of them is found by its name.
+        journal_units: units whose output is in systemd's journal.
+        time_zone: of times that do not name theirs.
+        failed_trade, api_error, restart: patterns that are searched in messages, in which numbers are `<n>`.
+        keep_days: for how long totals are kept.
+        hourly_days: for how long they are kept by the hour, and not by the day.
+        most_messages: how many kinds of messages are kept apart.
+    """
 
     directory: Path
     days: int
+    patterns: Sequence[str] = ("*.log",)
+    journal_units: Sequence[str] = ()
+    time_zone: str = "UTC"
+    failed_trade: str = "Trade execution failed"
+    api_error: str = "API request failed"
+    restart: str = "Started server process"
+    keep_days: int = 400
+    hourly_days: int = 35
+    most_messages: int = 5000
 
 
 @dataclass(frozen=True)
@@ -316,6 +335,10 @@ class _Section:
     def text(self, key: str, default: Any = _MISSING) -> str:
         return str(self._take(key, "a non-empty text", lambda v: isinstance(v, str) and v.strip() != "", default))
 
+    def pattern(self, key: str, default: Any = _MISSING) -> str:
+        """A regular expression."""
+        return str(self._take(key, "a regular expression", _is_pattern, default))
+
     def choice(self, key: str, choices: Sequence[str], default: Any = _MISSING) -> str:
         return str(self._take(key, f"one of {', '.join(choices)}", lambda v: v in choices, default))
 
@@ -378,6 +401,13 @@ class _Section:
 
 def _absolute(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("/") and "\0" not in value and ".." not in Path(value).parts
+
+
+def _is_pattern(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and value != "" and re.compile(value) is not None
+    except re.error:
+        return False
 
 
 def _plain_name(value: Any) -> bool:
@@ -586,7 +616,25 @@ def _unique(section: _Section, key: str, names: list[str]) -> None:
 def _logs(section: _Section | None) -> Logs | None:
     if section is None:
         return None
-    logs = Logs(section.file("directory"), section.integer("days", 7, least=1))
+    default = Logs(Path(), 7)
+    logs = Logs(
+        directory=section.file("directory"),
+        days=section.integer("days", default.days, least=1),
+        patterns=section.texts("patterns", list(default.patterns)),
+        journal_units=section.texts("journal_units", []),
+        time_zone=section.text("time_zone", default.time_zone),
+        failed_trade=section.pattern("failed_trade", default.failed_trade),
+        api_error=section.pattern("api_error", default.api_error),
+        restart=section.pattern("restart", default.restart),
+        keep_days=section.integer("keep_days", default.keep_days, least=1, most=_MOST_KEPT),
+        hourly_days=section.integer("hourly_days", default.hourly_days, least=1, most=_MOST_KEPT),
+        most_messages=section.integer("most_messages", default.most_messages, least=1, most=100_000),
+    )
+    section.mistakes.extend(
+        f"{section.path}.patterns: {pattern!r} must lead to a file below the directory"
+        for pattern in logs.patterns
+        if pattern.startswith("/") or ".." in Path(pattern).parts or not Path(pattern).parts
+    )
     section.close()
     return logs
 

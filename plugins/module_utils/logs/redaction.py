@@ -1,0 +1,64 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Texts of logs as they may be shown: without secrets, without characters that act instead of being seen."""
+
+from __future__ import annotations
+
+import re
+
+REDACTED = "<redacted>"
+_NAMES = (
+    "passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|authorization|private[_-]?key|access[_-]?key|credential|"
+    "cookie|session[_-]?id"
+)
+# A name, and behind `=` or `:` its value, quoted in any way that JSON, Python or a shell may have.
+_NAMED = re.compile(
+    rf"((?:{_NAMES})\w{{0,24}}\\?[\"']?\s{{0,4}}(?:=>|[:=])\s{{0,4}}\\?)"
+    r"(\"[^\"\\]*|'[^'\\]*|(?:Bearer|Basic|Token)\s+[^\s,;\"'\\]+|[^\s,;&\"'\\})\]]+)",
+    re.IGNORECASE,
+)
+_BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
+_IN_URL = re.compile(r"(\w://[^\s:/@]{0,100}:)[^\s@/]+@")
+_KNOWN = re.compile(
+    r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"  # JSON web tokens
+    r"|\b(?:AKIA|ASIA|AIza|gh[pousr]_|github_pat_|glpat-|xox[a-z]-|sk[-_]|rk_|whsec_)[A-Za-z0-9_-]{10,}"
+    r"|\bAGE-SECRET-KEY-[0-9A-Z]+"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
+)
+_LONG = re.compile(r"[A-Za-z0-9+_-]{32,}={0,2}")
+_MIXED = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]"))
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+
+
+def redact(text: str) -> str:
+    """The text with `<redacted>` in the place of passwords, tokens and keys.
+
+    What is replaced never depends on which digit stands somewhere, only on whether one does.
+    """
+    text = _KNOWN.sub(REDACTED, text)
+    text = _NAMED.sub(_hide_value, text)
+    text = _BEARER.sub(rf"\1 {REDACTED}", text)
+    text = _IN_URL.sub(rf"\1{REDACTED}@", text)
+    return _LONG.sub(_hide_if_random, text)
+
+
+def clean(data: bytes, most: int) -> str:
+    """At most `most` characters of a line as text that can be shown: redacted, without control characters."""
+    text = _COLOUR.sub("", data[: 2 * most].decode("utf-8", "replace"))
+    text = _ACTING.sub(_visible, redact(text))
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _hide_value(match: re.Match[str]) -> str:
+    quote = match[2][0] if match[2][0] in "\"'" else ""
+    return f"{match[1]}{quote}{REDACTED}"
+
+
+def _hide_if_random(match: re.Match[str]) -> str:
+    return REDACTED if all(kind.search(match[0]) for kind in _MIXED) else match[0]
+
+
+def _visible(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}" if match[0] < "\u0100" else f"\\u{ord(match[0]):04x}"
