@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import IntegrityError
 from ..sqlite.connect import sqlite_errors
@@ -150,16 +151,21 @@ class LogDatabase:
 
     def streams(self, source: int) -> list[Stream]:
         """What is known of a source, in the order in which it was found."""
+        return self._streams("source = ?", source)
+
+    def streams_of(self, kind: str, name: str) -> list[Stream]:
+        """The same for a source that may not be known."""
+        return self._streams("source = (SELECT id FROM sources WHERE kind = ? AND name = ?)", kind, name)
+
+    def _streams(self, condition: str, *values: Any) -> list[Stream]:
+        statement = f"SELECT {', '.join(_COLUMNS)} FROM streams WHERE {condition} ORDER BY id"  # noqa: S608 - own names
         with sqlite_errors(self.path):
-            rows = self.con.execute(
-                f"SELECT {', '.join(_COLUMNS)} FROM streams WHERE source = ? ORDER BY id",  # noqa: S608 - own names
-                (source,),
-            ).fetchall()
+            rows = self.con.execute(statement, values).fetchall()
         found = []
         for row in rows:
-            values = dict(zip(_COLUMNS, row))
-            values.update({name: bool(values[name]) for name in _FLAGS})
-            found.append(Stream(**values))
+            known = dict(zip(_COLUMNS, row))
+            known.update({name: bool(known[name]) for name in _FLAGS})
+            found.append(Stream(**known))
         return found
 
     def save(self, stream: Stream) -> Stream:

@@ -9,6 +9,7 @@ twice and lost nothing: the next one goes on where the last step ended.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
@@ -21,6 +22,7 @@ from ..core.errors import ConfigError, EngineError
 from ..core.journal import Journal
 from ..core.lease import Lease
 from ..core.progress import BYTES, Report
+from ..sqlite.connect import reading
 from . import files, journald
 from .counting import Counting, Rules, Tally
 from .database import GapFound, LogDatabase, Stream, open_database
@@ -96,6 +98,46 @@ def read(
     }
 
 
+def unread(config: Config) -> list[dict[str, Any]]:
+    """The files that hold something new, without reading or changing it: name, path, and bytes as far as known.
+
+    Of a compressed file its own size is told. What is new in systemd's journal is not looked at.
+    """
+    if config.logs is None:
+        raise ConfigError("the configuration has no section logs", remedy="set service_logs_dir for this host")
+    path = database_file(config)
+    with contextlib.ExitStack() as stack:
+        con = stack.enter_context(reading(path)) if path.exists() else None
+        found = []
+        for live in live_files(config.logs):
+            name = live.relative_to(config.logs.directory).as_posix()
+            known = [] if con is None else LogDatabase(path, con, 0).streams_of("file", name)
+            for piece in files.pieces(live):
+                new = _new_bytes(piece, known)
+                if new:
+                    found.append({"name": name, "path": str(piece.path), "bytes": new})
+    return found
+
+
+def _new_bytes(piece: LogPiece, known: Sequence[Stream]) -> int:
+    if _unchanged(piece, known):
+        return 0
+    stream, copy_of = _identify(piece, known)
+    if copy_of is not None or (stream is not None and stream.complete and piece.compressed):
+        return 0
+    return piece.size - (stream.offset if stream is not None and not piece.compressed else 0)
+
+
+def _unchanged(piece: LogPiece, known: Sequence[Stream]) -> list[Stream]:
+    """The streams that were read to their ends from this file, which has not changed since."""
+    return [
+        stream
+        for stream in known
+        if stream.complete and (stream.device, stream.inode) == (piece.device, piece.inode)
+        if (stream.size, stream.modified_ns) == (piece.size, piece.modified_ns)
+    ]
+
+
 def _note_release(config: Config, database: LogDatabase) -> None:
     """Note what runs now, from the link to the deployed release."""
     link = config.system.release_link if config.system else None
@@ -111,6 +153,22 @@ def live_files(logs: Logs) -> list[Path]:
     for path in regular:
         names.setdefault(path.parent, set()).add(path.name)
     return [path for path in regular if not files.is_rotated(path, names[path.parent])]
+
+
+def _identify(piece: LogPiece, known: Sequence[Stream]) -> tuple[Stream | None, Stream | None]:
+    """Which stream is in a file, to go on with; or of which one it is a copy that ends before what was read."""
+    same_file = [stream for stream in known if (stream.device, stream.inode) == (piece.device, piece.inode)]
+    # By content alone only with lines that have a time: every start of a service may write the same banner.
+    others = [stream for stream in reversed(known) if stream not in same_file and stream.first_time is not None]
+    copy_of = None
+    for stream in [*same_file, *others]:
+        with files.opened(piece) as content:
+            begins = files.begins_as(content.head, stream.head_bytes, stream.head)
+            if begins and content.skip_to(stream.offset) == stream.tail:
+                return stream, None
+            if not piece.live and copy_of is None and content.shorter and files.is_part(content.head, stream.head):
+                copy_of = stream
+    return None, copy_of
 
 
 class _Run:
@@ -175,15 +233,10 @@ class _Run:
     def _piece(self, source: int, result: SourceResult, piece: LogPiece) -> list[int]:
         """Read what is new in one file; which streams are in it."""
         known = self._database.streams(source)
-        unchanged = [
-            stream
-            for stream in known
-            if stream.complete and (stream.device, stream.inode) == (piece.device, piece.inode)
-            if (stream.size, stream.modified_ns) == (piece.size, piece.modified_ns)
-        ]
+        unchanged = _unchanged(piece, known)
         if unchanged:
             return [stream.id for stream in unchanged]
-        stream, copy_of = self._identify(piece, known)
+        stream, copy_of = _identify(piece, known)
         if copy_of is not None:
             return [copy_of.id]
         with files.opened(piece) as content:
@@ -191,21 +244,6 @@ class _Run:
                 stream = Stream(source, str(piece.path))
             content.skip_to(stream.offset)
             return [_Reading(self, result, piece, content, stream).to_the_end().id]
-
-    def _identify(self, piece: LogPiece, known: Sequence[Stream]) -> tuple[Stream | None, Stream | None]:
-        """Which stream is in a file, to go on with; or of which one it is a copy that ends before what was read."""
-        same_file = [stream for stream in known if (stream.device, stream.inode) == (piece.device, piece.inode)]
-        # By content alone only with lines that have a time: every start of a service may write the same banner.
-        others = [stream for stream in reversed(known) if stream not in same_file and stream.first_time is not None]
-        copy_of = None
-        for stream in [*same_file, *others]:
-            with files.opened(piece) as content:
-                begins = files.begins_as(content.head, stream.head_bytes, stream.head)
-                if begins and content.skip_to(stream.offset) == stream.tail:
-                    return stream, None
-                if not piece.live and copy_of is None and content.shorter and files.is_part(content.head, stream.head):
-                    copy_of = stream
-        return None, copy_of
 
     def _gone(self, source: int, result: SourceResult, seen: set[int]) -> None:
         """Note the streams that are not there any more, and what was not read of them."""
