@@ -30,6 +30,15 @@ _LONGEST_AGE_S = 366 * 86400
 # A day and two hours for the newest generation, two days and two hours for the newest proven one.
 MAX_AGE_S = 26 * 3600
 MAX_PROVEN_AGE_S = 50 * 3600
+# How a log can be rotated: copied and emptied below a descriptor that stays open, or renamed, because the writer opens
+# its file again.
+COPIED = ("own", "append")
+REOPENED = ("watch", "signal", "reload")
+WRITERS = (*COPIED, *REOPENED, "self", "journal")
+_SIGNAL = re.compile(r"SIG[A-Z0-9]+")
+_UNIT = re.compile(r"[A-Za-z0-9@_.\\:-]+\.service")
+# logrotate splits and globs what it reads; a name with one of these would mean something else there.
+_LOG_PATH = re.compile(r"/(?:[^\s\"'{}#\\*?\[\]/]+/)*[^\s\"'{}#\\/]+")
 # Names become parts of object keys, file names and signer identities.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -250,6 +259,40 @@ class Notify:
 
 
 @dataclass(frozen=True)
+class LogFile:
+    """One of the service's logs, and how it is written, from which follows how it can be rotated.
+
+    Attributes:
+        path: the file, or a pattern in its last part; empty for the journal of systemd.
+        writer: one of `WRITERS`. `own` and `append` keep one descriptor (the service's own, or that of systemd's
+            `append:`), `watch` notices a renamed file by itself, `signal` and `reload` open it again when they are
+            told, `self` rotates by itself, `journal` writes no file.
+        unit: the systemd unit that writes it; may be empty where nobody is told.
+        signal: for `signal`.
+        user: who owns the file; empty for the service's user.
+        group: the same for its group.
+    """
+
+    name: str
+    path: str
+    writer: str
+    unit: str = ""
+    signal: str = ""
+    user: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """How logs are rotated: logrotate's entries, one file each, its state, and how long a writer may take to follow."""
+
+    config_dir: Path
+    state_file: Path
+    reopen_wait_s: float
+    logs: Sequence[LogFile]
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything the engine knows about the service of this host."""
 
@@ -269,6 +312,7 @@ class Config:
     health: Health
     backup: Backup | None
     verify: Verify | None
+    rotation: Rotation | None
     notify: Notify
     state_dir: Path
     run_dir: Path
@@ -305,6 +349,14 @@ class Config:
             )
         return self.verify
 
+    def require_rotation(self) -> Rotation:
+        """How logs are rotated. Raises ConfigError when this host rotates none."""
+        if self.rotation is None:
+            raise ConfigError(
+                "the configuration has no section rotation", remedy="apply the role logrotate to this host"
+            )
+        return self.rotation
+
 
 class _Section:
     """One JSON object being read; notes every mistake with the path of its key."""
@@ -338,6 +390,9 @@ class _Section:
     def pattern(self, key: str, default: Any = _MISSING) -> str:
         """A regular expression."""
         return str(self._take(key, "a regular expression", _is_pattern, default))
+
+    def optional_text(self, key: str) -> str:
+        return str(self._take(key, "a text", _is_text, "") or "")
 
     def choice(self, key: str, choices: Sequence[str], default: Any = _MISSING) -> str:
         return str(self._take(key, f"one of {', '.join(choices)}", lambda v: v in choices, default))
@@ -597,6 +652,66 @@ def _verify(section: _Section) -> Verify:
     return verify
 
 
+def parse_log_files(obj: Any) -> list[LogFile]:
+    """Check a list of logs that stands alone. Raises ConfigError with every mistake, by the path of its key."""
+    mistakes: list[str] = [f"{where} holds {what}" for where, what in _unfit_texts(obj, "logs")]
+    logs = _log_files(_Section({"logs": obj}, "", mistakes))
+    if mistakes:
+        raise ConfigError("; ".join(mistakes), subject="logs", untouched="everything", mistakes=mistakes)
+    return logs
+
+
+def _log_files(section: _Section) -> list[LogFile]:
+    logs = []
+    for item in section.sections("logs"):
+        log = LogFile(
+            name=item.text("name"),
+            path=item.optional_text("path"),
+            writer=item.choice("writer", WRITERS),
+            unit=item.optional_text("unit"),
+            signal=item.optional_text("signal"),
+            user=item.optional_text("user"),
+            group=item.optional_text("group"),
+        )
+        item.mistakes.extend(f"{item.path}.{mistake}" for mistake in _log_mistakes(log))
+        item.close()
+        logs.append(log)
+    _unique(section, "logs", [log.name for log in logs])
+    return logs
+
+
+def _log_mistakes(log: LogFile) -> Iterator[str]:
+    if not NAME.fullmatch(log.name):
+        yield f"name {log.name!r} may hold only letters, digits, '-', '_' and '.'"
+    if log.writer == "journal" and log.path:
+        yield "path must be empty for the writer journal, which writes no file"
+    elif log.writer != "journal" and not (_absolute(log.path) and _LOG_PATH.fullmatch(log.path)):
+        yield (
+            f"path {log.path!r} must be an absolute path without spaces, quotes, braces, '#' and backslashes, with"
+            " wildcards in its last part only"
+        )
+    if log.writer in ("signal", "reload") and not log.unit:
+        yield f"unit is missing: the writer {log.writer} is told through it"
+    if log.unit and not _UNIT.fullmatch(log.unit):
+        yield f"unit {log.unit!r} is not the name of a service such as a.service"
+    if (log.writer == "signal") != bool(log.signal) or (log.signal and not _SIGNAL.fullmatch(log.signal)):
+        yield f"signal {log.signal!r} must be one such as SIGUSR1 for the writer signal, and empty for others"
+    for key, name in (("user", log.user), ("group", log.group)):
+        if name and not NAME.fullmatch(name):
+            yield f"{key} {name!r} is not the name of an account"
+
+
+def _rotation(section: _Section) -> Rotation:
+    rotation = Rotation(
+        config_dir=section.file("config_dir", "/etc/fluxmaint/logrotate.d"),
+        state_file=section.file("state_file", "/var/lib/fluxmaint/logrotate.state"),
+        reopen_wait_s=section.number("reopen_wait_s", 10, least=0.1, most=600),
+        logs=_log_files(section),
+    )
+    section.close()
+    return rotation
+
+
 def _notify(section: _Section) -> Notify:
     notify = Notify(
         hooks_dir=section.file("hooks_dir", "/etc/fluxmaint/hooks.d"),
@@ -669,6 +784,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
         mistakes.append("databases must name at least one database")
     _unique(top, "databases", [database.name for database in databases])
     backup, verify = top.optional("backup"), top.optional("verify")
+    rotation = top.optional("rotation")
     halt_file = top._take("halt_file", "an absolute path or null", lambda v: v is None or _absolute(v), None)
     config = Config(
         service=top.text("service"),
@@ -687,6 +803,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
         health=_health(top.section("health")),
         backup=_backup(backup) if backup else None,
         verify=_verify(verify) if verify else None,
+        rotation=_rotation(rotation) if rotation else None,
         notify=_notify(top.section("notify")),
         state_dir=top.file("state_dir", "/var/lib/fluxmaint"),
         run_dir=top.file("run_dir", "/run/fluxmaint"),

@@ -30,6 +30,12 @@ _POLL_S = 0.2
 Runner = Callable[..., Completed]
 
 
+def unit_property(unit: str, name: str, runner: Runner = run) -> str:
+    """What systemd says of a unit, such as `ActiveState`. Raises CommandError where it cannot be asked."""
+    done = runner(["systemctl", "show", "--value", f"--property={name}", "--", unit], timeout_s=30)
+    return done.text.strip()
+
+
 class SystemdService:
     """Implements `backup.restore.ServiceControl` for systemd.
 
@@ -146,8 +152,7 @@ class SystemdService:
         return tasks.isdigit() and 0 < int(tasks) < 2**63
 
     def _show(self, unit: str, name: str) -> str:
-        done = self._run(["systemctl", "show", "--value", f"--property={name}", "--", unit], timeout_s=30)
-        return done.text.strip()
+        return unit_property(unit, name, self._run)
 
     def _systemctl(self, *words: str, timeout_s: float = 60) -> None:
         self._run(["systemctl", *words], timeout_s=timeout_s)
