@@ -44,6 +44,8 @@ options:
       - Id of the generation, or V(latest).
       - V(point-ID) puts back what the restore of that id has replaced, from the restore point on this host; see
         RV(restore_point), whose last part is the id. That needs neither the identity nor the network.
+      - V(salvage-ID.CANDIDATE) puts a database into place that M(fluxhero.maintenance.sqlite_salvage) has made on this
+        host. Name it in O(databases), too.
     type: str
     default: latest
   before:
@@ -138,6 +140,7 @@ options:
 seealso:
   - module: fluxhero.maintenance.backup_generation
   - module: fluxhero.maintenance.backup_generation_info
+  - module: fluxhero.maintenance.sqlite_salvage
 """
 
 EXAMPLES = r"""

@@ -57,7 +57,7 @@ class PointSource:
             for suffix in SQLITE_SIBLINGS:
                 kept.pop(place + suffix, None)
             files.append(self._file("databases", database.name, str(database.path), whole))
-            databases[database.name] = _facts(database.name, whole)
+            databases[database.name] = facts_of(database.name, whole)
         for path, file in kept.items():
             part = self._part_of(Path(path))
             if part:
@@ -148,7 +148,8 @@ class PointSource:
         )
 
 
-def _facts(name: str, path: Path) -> DatabaseFacts:
+def facts_of(name: str, path: Path) -> DatabaseFacts:
+    """What a private database file holds, to compare with once it is in place."""
     with connect.reading(path, immutable=True) as connection:
         rows = fingerprint.count_rows(connection)
         schema = fingerprint.schema_digest(connection)

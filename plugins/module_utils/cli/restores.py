@@ -21,7 +21,10 @@ def register(commands: Commands) -> None:
     """Add the commands of this module."""
     restoring = commands.add("restore", _restore, "restore a generation into place, with automatic rollback")
     restoring.add_argument(
-        "--generation", default="latest", metavar="ID", help="an id, latest, before:2026-11-23T02:00:00Z, or point-ID"
+        "--generation",
+        default="latest",
+        metavar="ID",
+        help="an id, latest, before:2026-11-23T02:00:00Z, point-ID or salvage-ID.CANDIDATE",
     )
     restoring.add_argument("--target", default="", metavar="NAME", help="default: the first one configured")
     restoring.add_argument("--host", default="", help="a generation of another host than this one")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..backup import restore, restore_point
+from ..backup import restore, restore_point, salvage_source
 from ..backup.restore_plan import Request
 from ..backup.restore_source import StoreSource
 from ..backup.restore_stage import Source
@@ -78,9 +78,11 @@ class Job:
         )
 
     def source(self, config: Config, clock: Clock, progress: Report | None = None) -> Source | None:
-        """Where to fetch from: a restore point or a target; None on a host that has only what is staged."""
+        """Where to fetch from: a restore point, a salvage or a target; None on a host that has only what is staged."""
         if restore_point.is_point(self.request.generation):
             return restore_point.PointSource(config)
+        if salvage_source.is_salvage(self.request.generation):
+            return salvage_source.SalvageSource(config)
         if config.backup is None:
             return None
         return StoreSource(

@@ -75,11 +75,13 @@ class Salvaged:
     tables: dict[str, TableDamage] = field(default_factory=dict)
     nowhere: int = 0
     notes: list[str] = field(default_factory=list)
+    schema_whole: bool = True
 
     @property
-    def damaged(self) -> bool:
-        """Whether the rows of any table are damaged; else only indexes or free pages were."""
-        return self.nowhere > 0 or any(table.any for table in self.tables.values())
+    def complete(self) -> bool:
+        """Whether no page with rows is damaged or missing; indexes, free pages or the header may have been."""
+        whole = self.schema_whole and not self.nowhere
+        return whole and not any(table.any for table in self.tables.values())
 
 
 def rows(copy: Path, destination: Path, *, generation: Path | None, deadline: Deadline) -> Salvaged:
@@ -103,6 +105,7 @@ def rows(copy: Path, destination: Path, *, generation: Path | None, deadline: De
             pages = PageFile(stream.fileno(), layout.page_size, layout.reserved)
             salvaged = Salvaged(destination, doubts, notes=list(layout.doubts))
             schema = _Schema.read(pages, layout, generation, salvaged.notes)
+            salvaged.schema_whole = schema.whole
             forest = Forest(pages, lambda: deadline.check("looking at the pages of the damaged database"))
             forest.free(layout.first_free)
             if not forest.free_whole:

@@ -22,7 +22,7 @@ RUNBOOKS = PROJECT / "docs" / "runbooks"
 PAGES = sorted(RUNBOOKS.glob("*.md"))
 WANTED = {
     *("restore-everything", "restore-one-database", "restore-one-file", "restore-to-a-point-in-time"),
-    *("by-hand", "lost-key", "new-host", "backups-not-ok"),
+    *("by-hand", "lost-key", "new-host", "backups-not-ok", "damaged-database"),
 }
 # What a Debian host has anyway, or what a runbook has installed before.
 TOOLS = {
