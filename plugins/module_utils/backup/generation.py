@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.clock import Clock, utc_text
-from ..core.config import Backup, Config, Database
+from ..core.config import Backup, Cache, Config, Database
 from ..core.errors import (
     ConfigError,
     EngineError,
@@ -43,7 +43,8 @@ from ..core.priority import background
 from ..core.progress import Report
 from ..core.run import require_tool, run
 from ..core.version import VERSION
-from ..sqlite import fingerprint, hot_backup
+from ..sqlite import archive as row_archive
+from ..sqlite import archive_file, fingerprint, hot_backup
 from ..sqlite.connect import SIDE_FILES, Deadline, require_database
 from ..store.open import open_store
 from . import archive, checks, crypto, instructions, layout, staging
@@ -91,8 +92,9 @@ def plan(config: Config, kind: str) -> dict[str, Any]:
     if kind == "full" and config.system:
         sources = [str(config.system.release_link), *(str(path) for path in config.system.paths)]
         parts.append({"name": "system", "sources": sources})
-    if config.cache:
-        parts.append({"name": "cache", "sources": [str(config.cache.directory)]})
+    files = [place.directory for place in (config.cache, config.archives) if place]
+    if files:
+        parts.append({"name": "cache", "sources": [str(directory) for directory in files]})
     targets = {}
     for target in backup.targets:
         try:
@@ -133,7 +135,7 @@ def create(
     lock = Lease(config.run_dir / "backup.lock", purpose=f"backup {kind}", clock=clock)
     with lock, journal.operation("backup", kind=kind) as operation, private_umask():
         backup = _preconditions(config, kind)
-        result = _Run(config, backup, kind, clock, operation, progress, accept_drift).go()
+        result = _Run(config, backup, kind, clock, journal, operation, progress, accept_drift).go()
         operation.result = result["result"]
         operation.evidence = {key: result[key] for key in _JOURNALLED}
         return result
@@ -209,6 +211,7 @@ class _Run:
         backup: Backup,
         kind: str,
         clock: Clock,
+        journal: Journal,
         operation: Operation,
         progress: Report | None,
         accept_drift: bool,
@@ -217,6 +220,7 @@ class _Run:
         self.backup = backup
         self.kind = kind
         self.clock = clock
+        self.journal = journal
         self.operation = operation
         self.progress = progress
         self.accept_drift = accept_drift
@@ -466,8 +470,13 @@ class _Run:
     def _no_drift(self, database: Database, rows: dict[str, int], previous: Manifest | None) -> None:
         records = previous.databases if previous and not self.accept_drift else []
         for record in records:
+            if record.name != database.name:
+                continue
             before = {name: table.rows for name, table in record.tables.items()}
-            lost = checks.drift(before, rows, self.backup.drift_limit) if record.name == database.name else []
+            # What went into an archive since then is not lost: the archive is in this generation too.
+            moved = row_archive.moved_since(self.journal, database.name, previous.started_at if previous else "")
+            now = {name: count + moved.get(name, 0) for name, count in rows.items()}
+            lost = checks.drift(before, now, self.backup.drift_limit)
             if lost:
                 raise IntegrityError(
                     f"lost more than {self.backup.drift_limit:.0%} of its rows since generation"
@@ -553,26 +562,43 @@ class _Run:
         return path
 
     def _cache(self, staged: staging.Staged) -> list[CacheFile]:
-        cache = self.config.cache
-        if cache is None:
+        """Files that are stored once for all generations: cache files, and the archives of old rows.
+
+        Archives come after the databases: a row that was deleted from a database is in an archive by then.
+        """
+        archives = archive_file.every_file(self.config.archives)
+        if self.config.cache is None and not archives:
             return []
         self.step("cache")
         shelves = self.targets.shelves()
         spool = staged.work / "spool"
         files: list[CacheFile] = []
+
+        def add(path: Path) -> None:
+            with self._optional():
+                copied = archive.copy_aside(path, spool, clock=self.clock)
+                files.append(self._cache_file(staged, copied, shelves))
+
+        for path in archives:
+            add(path)
+        if self.config.cache is not None:
+            before = len(files)
+            for path in self._cached(self.config.cache):
+                add(path)
+            if len(files) == before:
+                self.problems.append(f"there is no cache file to back up in {self.config.cache.directory}")
+        spool.unlink(missing_ok=True)
+        shelves.save({item.object for item in files})
+        return files
+
+    def _cached(self, cache: Cache) -> Iterator[Path]:
+        """The files of the cache that are worth keeping."""
         with self._optional():
             for path, _status in self._files(cache.directory, unreadable=self._unreadable):
                 inner = path.relative_to(cache.directory).as_posix()
                 wanted = any(fnmatch.fnmatch(path.name, p) or fnmatch.fnmatch(inner, p) for p in cache.patterns)
                 if wanted and not path.is_symlink():
-                    with self._optional():
-                        copied = archive.copy_aside(path, spool, clock=self.clock)
-                        files.append(self._cache_file(staged, copied, shelves))
-        spool.unlink(missing_ok=True)
-        if not files:
-            self.problems.append(f"there is no cache file to back up in {cache.directory}")
-        shelves.save({item.object for item in files})
-        return files
+                    yield path
 
     def _cache_file(self, staged: staging.Staged, copied: archive.Copied, shelves: CacheShelves) -> CacheFile:
         sha256 = copied.entry.sha256
@@ -703,9 +729,10 @@ def _preconditions(config: Config, kind: str) -> Backup:
 
 
 def _elsewhere(config: Config) -> frozenset[Path]:
-    """Real paths of the databases with all that SQLite keeps beside them, configuration files, logs and cache."""
+    """Real paths of the databases with what SQLite keeps beside them, configuration files, archives, logs, cache."""
     databases = [os.path.realpath(database.path) for database in config.databases]
-    others = [*config.config_files, *(part.directory for part in (config.logs, config.cache) if part)]
+    others = [*config.config_files, *archive_file.every_file(config.archives)]
+    others += [part.directory for part in (config.logs, config.cache) if part]
     names = [*map(os.path.realpath, others), *(name + suffix for name in databases for suffix in ("", *SIDE_FILES))]
     return frozenset(map(Path, names))
 

@@ -56,6 +56,7 @@ def overlaps(config: Config) -> list[str]:
     files = [_place("config_files", path) for path in config.config_files]
     own = [_place("state_dir", config.state_dir), _place("run_dir", config.run_dir)]
     system = _system(config)
+    archives = [_place("archives.directory", config.archives.directory)] if config.archives else []
     directories = [_place("logs.directory", config.logs.directory)] if config.logs else []
     directories += [_place("cache.directory", config.cache.directory)] if config.cache else []
     filled = _filled(config)
@@ -74,7 +75,7 @@ def overlaps(config: Config) -> list[str]:
         # Such a directory becomes private to the engine, or is emptied by it.
         *(
             f"{place} contains {live}"
-            for place, live in itertools.product([*filled, *own], [*databases, *files, *backed_up])
+            for place, live in itertools.product([*filled, *own], [*databases, *files, *backed_up, *archives])
             if live.inside(place) and live.real != place.real
         ),
         *(f"{place} is inside {other}" for place, other in itertools.product(own, filled) if place.inside(other)),

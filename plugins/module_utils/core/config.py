@@ -100,6 +100,33 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class ArchivedTable:
+    """A table whose old rows go into archives.
+
+    Attributes:
+        name: begins the archives' file names; the table's name, where that fits.
+        database: name of the database that has it.
+        query: gives the key columns by their names and the row's time as `time`, of rows that are closed and older than
+            `:cutoff` (text in UTC with Z) or `:cutoff_epoch` (seconds since 1970).
+        key: columns that identify a row; its primary key when there are none.
+    """
+
+    name: str
+    database: str
+    table: str
+    query: str
+    key: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Archives:
+    """Tables whose old rows are archived, and the directory of the archives, one file for each month."""
+
+    directory: Path
+    tables: Sequence[ArchivedTable]
+
+
+@dataclass(frozen=True)
 class System:
     """What a `full` generation adds: the deployed release and files that run it."""
 
@@ -308,6 +335,7 @@ class Config:
     config_files: Sequence[Path]
     logs: Logs | None
     cache: Cache | None
+    archives: Archives | None
     system: System | None
     health: Health
     backup: Backup | None
@@ -762,6 +790,25 @@ def _cache(section: _Section | None) -> Cache | None:
     return cache
 
 
+def _archives(section: _Section | None, databases: Sequence[Database]) -> Archives | None:
+    if section is None:
+        return None
+    tables = []
+    known = [database.name for database in databases]
+    for item in section.sections("tables"):
+        name = item.text("name")
+        table = item.text("table", name)
+        database, query = item.choice("database", known), item.text("query")
+        tables.append(ArchivedTable(name, database, table, query, item.texts("key", [])))
+        if not NAME.fullmatch(name):
+            item.wrong(f"{item.path}.name", "letters, digits, '-', '_' and '.'", name)
+        item.close()
+    archives = Archives(section.file("directory"), tables)
+    _unique(section, "tables", [table.name for table in tables])
+    section.close()
+    return archives
+
+
 def _system(section: _Section | None) -> System | None:
     if section is None:
         return None
@@ -799,6 +846,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
         config_files=top.files("config_files"),
         logs=_logs(top.optional("logs")),
         cache=_cache(top.optional("cache")),
+        archives=_archives(top.optional("archives"), databases),
         system=_system(top.optional("system")),
         health=_health(top.section("health")),
         backup=_backup(backup) if backup else None,

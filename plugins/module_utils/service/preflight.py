@@ -26,7 +26,8 @@ from ..core.config import Config, Database, TargetPath
 from ..core.errors import EngineError, InputError
 from ..core.fsio import free_bytes
 from ..core.run import run
-from ..sqlite import connect, fingerprint, integrity
+from ..sqlite import archive_file, connect, fingerprint, integrity
+from ..sqlite.archive_selection import compile_query
 from . import probe
 
 SKIPPED_DIRECTORIES = frozenset({".git", ".next", ".venv", "__pycache__", "node_modules", "venv"})
@@ -117,6 +118,7 @@ def check(
     _places(config, findings)
     findings.mismatches.extend(overlaps(config))
     findings.facts["databases"] = {database.name: _database(database, findings) for database in config.databases}
+    _archives(config, findings, clock)
     _uncovered(config, findings)
     if unit_state is not None:
         _units(config, unit_state, findings)
@@ -183,7 +185,7 @@ def _database(database: Database, findings: Findings) -> dict[str, Any]:
         findings.mismatches.append(f"database {database.name}: {error}")
         return facts
     findings.warnings.extend(f"database {database.name}: {hazard}" for hazard in hazards if _lasting(hazard))
-    if facts["journal_mode"] == "wal" and _wal_reset_bug():
+    if facts["journal_mode"] == "wal" and integrity.wal_reset_bug():
         findings.warnings.append(
             f"database {database.name}: SQLite {sqlite3.sqlite_version} in WAL mode can corrupt the database when"
             " several connections write or checkpoint at once; do not add writers, update SQLite to 3.51.3"
@@ -200,10 +202,6 @@ def _database(database: Database, findings: Findings) -> dict[str, Any]:
 
 def _lasting(hazard: str) -> bool:
     return not hazard.startswith("journal:")  # a transaction that happens to run is no hazard
-
-
-def _wal_reset_bug() -> bool:
-    return (3, 7, 0) <= sqlite3.sqlite_version_info < (3, 51, 3)
 
 
 def _schema(connection: sqlite3.Connection, database: Database, findings: Findings) -> None:
@@ -228,6 +226,17 @@ def _queries(connection: sqlite3.Connection, database: Database, findings: Findi
             findings.mismatches.append(f"database {database.name}: {name} does not compile: {error}")
 
 
+def _archives(config: Config, findings: Findings, clock: Clock) -> None:
+    """Compile each query that chooses rows to archive, and look whether rows could be found again by their keys."""
+    for table in config.archives.tables if config.archives else []:
+        path = config.database(table.database).path
+        try:
+            with connect.reading(path, busy_timeout_s=1.0) as connection:
+                compile_query(connection, table, clock.now(), subject=str(path))
+        except EngineError as error:
+            findings.mismatches.append(f"archive {table.name}: {error}; correct service_archives")
+
+
 def _uncovered(config: Config, findings: Findings) -> None:
     """Databases and settings below the root that no contract entry covers: what nobody backs up."""
     covered = {os.path.realpath(path) for path in [*(item.path for item in config.databases), *config.config_files]}
@@ -236,7 +245,7 @@ def _uncovered(config: Config, findings: Findings) -> None:
     for path in _files(config.root, findings):
         is_settings, is_database = _is_settings(path.name), connect.is_sqlite(path)
         real = Path(os.path.realpath(path)) if is_settings or is_database else path
-        if str(real) in covered:
+        if str(real) in covered or archive_file.table_of(config.archives, path) is not None:
             continue
         if is_settings:
             settings.append(str(path))

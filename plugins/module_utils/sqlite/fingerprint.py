@@ -116,7 +116,9 @@ def _table_digest(con: sqlite3.Connection, table: str) -> dict[str, Any]:
     con.text_factory = bytearray
     try:
         columns = ", ".join(quoted(name) for name in names)
-        key = _integer_key(con, table)
+        con.text_factory = str
+        key = integer_key(con, table)
+        con.text_factory = bytearray
         if key is None:
             cursor = con.execute(f"SELECT {columns} FROM {quoted(table)}")  # noqa: S608 - quoted
             return _multiset(heading, cursor)
@@ -126,15 +128,27 @@ def _table_digest(con: sqlite3.Connection, table: str) -> dict[str, Any]:
         con.text_factory = str
 
 
-def _integer_key(con: sqlite3.Connection, table: str) -> str | None:
-    """The INTEGER PRIMARY KEY column, which is the row number and so unique and never null; else None."""
-    con.text_factory = str
-    keys = [row for row in con.execute(f"PRAGMA table_xinfo({quoted(table)})") if row[5]]
+def rows_digest(con: sqlite3.Connection, columns: Sequence[str], query: str) -> dict[str, Any]:
+    """Number and digest of the rows that a query gives, whatever their order: `{"rows": n, "sha256": hex}`.
+
+    Args:
+        columns: the names that go before the rows.
+    """
+    before = con.text_factory
     con.text_factory = bytearray
+    try:
+        return _multiset(_row([*columns]), con.execute(query))
+    finally:
+        con.text_factory = before
+
+
+def integer_key(con: sqlite3.Connection, table: str) -> str | None:
+    """The INTEGER PRIMARY KEY column, which is the row number and so unique and never null; else None."""
+    keys = [row for row in con.execute(f"PRAGMA table_xinfo({quoted(table)})") if row[5]]
     if len(keys) != 1 or keys[0][2].upper() != "INTEGER":
         return None
     # WITHOUT ROWID tables, and the historical "INTEGER PRIMARY KEY DESC", keep their key in an index.
-    if any(row[3] == bytearray(b"pk") for row in con.execute(f"PRAGMA index_list({quoted(table)})")):
+    if any(row[3] == "pk" for row in con.execute(f"PRAGMA index_list({quoted(table)})")):
         return None
     return str(keys[0][1])
 
@@ -213,9 +227,7 @@ def run_query(
     deadline = Deadline(clock or Clock(), timeout_s, str(path), deadline)
     with reading(path, busy_timeout_s=busy_timeout_s, immutable=immutable) as con:
         deadline.bind(con)
-        con.set_authorizer(
-            lambda action, *_rest: sqlite3.SQLITE_OK if action in _READ_ONLY_ACTIONS else sqlite3.SQLITE_DENY
-        )
+        only_reading(con)
         try:
             rows = con.execute(sql, tuple(parameters)).fetchmany(max_rows + 1)
         except (sqlite3.ProgrammingError, sqlite3.Warning) as error:
@@ -223,6 +235,21 @@ def run_query(
     if len(rows) > max_rows:
         raise InputError(f"the query {sql!r} gives more than {max_rows} rows", subject=str(path))
     return rows
+
+
+def only_reading(con: sqlite3.Connection, tables: set[str] | None = None) -> None:
+    """Let a connection do nothing any more but SELECT.
+
+    Args:
+        tables: gets the names of the tables that statements read, in lower case.
+    """
+
+    def judge(action: int, name: str | None, *_rest: str | None) -> int:
+        if tables is not None and action == sqlite3.SQLITE_READ and name:
+            tables.add(name.lower())
+        return sqlite3.SQLITE_OK if action in _READ_ONLY_ACTIONS else sqlite3.SQLITE_DENY
+
+    con.set_authorizer(judge)
 
 
 def query_value(path: Path, sql: str, parameters: Sequence[Any] = (), **options: Any) -> Any:

@@ -265,7 +265,7 @@ def file_hazards(path: Path, header_bytes: bytes) -> list[str]:
 
 def _database_hazards(con: sqlite3.Connection, journal_mode: str) -> list[str]:
     hazards = []
-    if journal_mode == "wal" and _WAL_RESET_BUG[0] <= sqlite3.sqlite_version_info <= _WAL_RESET_BUG[1]:
+    if journal_mode == "wal" and wal_reset_bug():
         hazards.append(
             f"wal-reset-bug: SQLite {sqlite3.sqlite_version} in WAL mode can corrupt the database when several "
             "connections write or checkpoint at once; do not add writers, update to 3.51.3"
@@ -274,6 +274,11 @@ def _database_hazards(con: sqlite3.Connection, journal_mode: str) -> list[str]:
     if without_key:
         hazards.append(f"no-primary-key: VACUUM may renumber the rows of {', '.join(without_key)}")
     return hazards
+
+
+def wal_reset_bug() -> bool:
+    """Whether this SQLite can corrupt a database in WAL mode when several connections write or checkpoint at once."""
+    return _WAL_RESET_BUG[0] <= sqlite3.sqlite_version_info <= _WAL_RESET_BUG[1]
 
 
 def _has_key(con: sqlite3.Connection, table: str) -> bool:

@@ -1,0 +1,208 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Delete archived rows from the live database, in transactions so short that its writers do not notice.
+
+Each transaction compares every row with its copy in the archive and deletes it only when both hold exactly the same:
+a row that changed after it was archived stays. A transaction that would take too long is interrupted, rolled back
+and tried again with fewer rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import InputError, PreconditionError, TimeoutExceeded
+from .archive_file import ArchiveFile
+from .archive_selection import newest, referenced
+from .connect import Deadline, connect, is_locked, require_database, sqlite_errors, uri
+from .fingerprint import quoted
+from .integrity import wal_reset_bug
+from .table_shape import Shape, delete_triggers, equal_rows, listed, matching, read_shape, references
+
+# SQLite's busy handler sleeps up to 0.1 s between two looks: whoever waits gets its turn in a longer pause.
+PAUSE_S = 0.12
+_FIRST_BATCH = 50
+_LARGEST_BATCH = 5000
+_STEPS_BETWEEN_LOOKS = 1000
+_LONGEST_BEGIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What was done: rows, transactions, and the longest time that one kept other writers waiting, in seconds."""
+
+    rows: int
+    transactions: int
+    longest_s: float
+
+
+def hindrances(snapshot: Path, shape: Shape) -> list[str]:
+    """Why rows of the table must not be deleted by anybody but the service; none when they may be."""
+    con = connect(snapshot, timeout_s=5, mode="ro", immutable="1")
+    try:
+        triggers = delete_triggers(con, shape)
+    finally:
+        con.close()
+    return [f"deleting from {shape.table} would fire the trigger {name}" for name in triggers]
+
+
+class LiveTable:
+    """The live database, opened to delete from one table.
+
+    Args:
+        live: the database; its real path.
+        work: the private file with the table `pairs`.
+        shape: the table as the snapshot has it.
+        budget_s: how long one transaction may keep writers waiting.
+
+    Raises PreconditionError when another writer would endanger the database, TimeoutExceeded when it is locked.
+    """
+
+    def __init__(self, live: Path, work: Path, shape: Shape, *, budget_s: float, deadline: Deadline) -> None:
+        self._live, self._header = require_database(live)
+        self._shape = shape
+        self._budget_s = budget_s
+        self._deadline = deadline
+        self._size = _FIRST_BATCH
+        self._con = connect(self._live, timeout_s=_LONGEST_BEGIN_S, mode="rw")
+        try:
+            with sqlite_errors(live):
+                if self._header.wal and wal_reset_bug():
+                    self._alone()
+                self._con.execute("PRAGMA foreign_keys = OFF")  # checked by hand: nothing may cascade
+                self._con.execute("ATTACH DATABASE ? AS work", (uri(work, mode="ro"),))
+                self._schema = self._schema_version()
+                found = read_shape(self._con, shape.table, shape.key, subject=str(live))
+                if found != shape:
+                    raise InputError(f"the table {shape.table} was changed meanwhile", subject=str(live))
+                self._conditions = self._keeping()
+        except BaseException:
+            self._con.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._con.close()
+
+    def _alone(self) -> None:
+        """Be the only connection of a database in WAL mode, or refuse."""
+        self._con.execute("PRAGMA busy_timeout = 0")
+        self._con.execute("PRAGMA locking_mode = EXCLUSIVE")
+        try:
+            self._con.execute("BEGIN IMMEDIATE")
+            self._con.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            if not is_locked(error):
+                raise
+            raise PreconditionError(
+                f"is in WAL mode and open elsewhere; SQLite {sqlite3.sqlite_version} can corrupt it when one more"
+                " connection writes",
+                subject=str(self._live),
+                untouched="the live rows",
+                remedy="stop the service for the deletion, or update SQLite to 3.51.3",
+            ) from None
+
+    def _schema_version(self) -> int:
+        return int(self._con.execute("PRAGMA main.schema_version").fetchone()[0])
+
+    def _keeping(self) -> str:
+        """SQL for rows that must stay whatever the archive holds, to be looked at in each transaction."""
+        reasons = (referenced(references(self._con, self._shape)), newest(self._shape, self._con))
+        return "".join(f" AND NOT {reason}" for reason in reasons if reason)
+
+    def delete(self, archive: ArchiveFile, done: Callable[..., None]) -> Deleted:
+        """Delete the rows that `pairs` lists and the archive holds unchanged.
+
+        Args:
+            done: called after each transaction with its number of rows.
+
+        Raises TimeoutExceeded when the time is over, or when a single row takes longer than the budget.
+        """
+        shape, table = self._shape, quoted(self._shape.table)
+        identity = [quoted(name) for name in shape.identity]
+        live = matching([f"t.{name}" for name in identity], [f"p.l{number}" for number in range(len(identity))])
+        held = matching([f"o.{name}" for name in identity], [f"p.a{number}" for number in range(len(identity))])
+        statement = (
+            f"DELETE FROM main.{table} WHERE ({', '.join(identity)}) IN (SELECT {listed(shape.identity, 't')}"  # noqa: S608 - quoted
+            f" FROM work.pairs AS p CROSS JOIN main.{table} AS t ON {live} CROSS JOIN archive.{table} AS o ON {held}"
+            f" WHERE p.m > ? AND p.m <= ? AND {equal_rows('t', 'o', shape.stored)}{self._conditions})"
+        )
+        rows, transactions, longest_s, last, tried = 0, 0, 0.0, 0, False
+        with sqlite_errors(self._live):
+            self._con.execute("ATTACH DATABASE ? AS archive", (uri(archive.path, mode="ro", immutable="1"),))
+            try:
+                while (upper := self._upper(last)) is not None:
+                    if tried:
+                        self._deadline.clock.sleep(PAUSE_S)
+                    tried = True
+                    self._deadline.check("deleting archived rows")
+                    taken = self._transaction(statement, last, upper)
+                    if taken is not None:
+                        last, transactions, rows = upper, transactions + 1, rows + taken[0]
+                        longest_s = max(longest_s, taken[1])
+                        done(rows=taken[0], seconds=round(taken[1], 4))
+            finally:
+                if self._con.in_transaction:
+                    self._con.execute("ROLLBACK")
+                self._con.execute("DETACH DATABASE archive")
+        return Deleted(rows, transactions, round(longest_s, 4))
+
+    def _upper(self, last: int) -> int | None:
+        """The end of the next batch; None when there is none."""
+        found = self._con.execute(
+            "SELECT max(m) FROM (SELECT m FROM work.pairs WHERE m > ? ORDER BY m LIMIT ?)", (last, self._size)
+        ).fetchone()[0]
+        return None if found is None else int(found)
+
+    def _transaction(self, statement: str, last: int, upper: int) -> tuple[int, float] | None:
+        """Delete one batch: its rows and seconds, or None when it was given up and is to be tried with fewer rows."""
+        clock = self._deadline.clock
+        self._con.execute(f"PRAGMA busy_timeout = {int(_LONGEST_BEGIN_S * 1000)}")
+        self._con.execute("BEGIN IMMEDIATE")
+        begun = clock.monotonic()
+        # Half of the budget for the statement, half for waiting until readers let it commit.
+        self._con.execute(f"PRAGMA busy_timeout = {max(int(self._budget_s * 500), 1)}")
+        self._con.set_progress_handler(
+            lambda: 1 if clock.monotonic() - begun > self._budget_s / 2 else 0, _STEPS_BETWEEN_LOOKS
+        )
+        try:
+            if self._schema_version() != self._schema:
+                raise InputError("the schema was changed meanwhile", subject=str(self._live))
+            rows = self._con.execute(statement, (last, upper)).rowcount
+            self._con.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._give_up()
+            if str(error) != "interrupted" and not is_locked(error):
+                raise
+            self._smaller(error)
+            return None
+        except BaseException:
+            self._give_up()
+            raise
+        finally:
+            self._con.set_progress_handler(None, 0)
+        seconds = clock.monotonic() - begun
+        if seconds < self._budget_s / 8:
+            self._size = min(self._size * 2, _LARGEST_BATCH)
+        elif seconds > self._budget_s / 3:
+            self._size = max(self._size // 2, 1)
+        return rows, seconds
+
+    def _give_up(self) -> None:
+        self._con.set_progress_handler(None, 0)
+        if self._con.in_transaction:
+            self._con.execute("ROLLBACK")
+
+    def _smaller(self, error: sqlite3.OperationalError) -> None:
+        if self._size == 1 and not is_locked(error):
+            raise TimeoutExceeded(
+                f"deleting one row takes longer than {self._budget_s / 2:g} s, and writers would wait",
+                subject=str(self._live),
+                untouched="the rows that are left",
+                remedy="an index on the columns that refer to the table may help, or a larger writer_wait_s",
+            )
+        self._size = max(self._size // 4, 1)

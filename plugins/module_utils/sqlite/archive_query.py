@@ -1,0 +1,237 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tell what the archives hold, and ask the live database and its archives as if rows had never been moved.
+
+SQLite attaches ten databases to a connection, and archives are one a month. So the archives that a query needs are
+read one after the other into one private file beside a snapshot of the live database. A view in front of the table
+shows both: a row that is in the database counts as it is there, one that is only in an archive as the archive has it.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.clock import Clock
+from ..core.config import ArchivedTable, Archives, Config, Database
+from ..core.errors import ConfigError, EngineError, InputError
+from ..core.fsio import private_umask
+from . import archive_file, hot_backup
+from .archive import workspace
+from .archive_file import ArchiveFile
+from .connect import Deadline, connect, reading, sqlite_errors, uri
+from .fingerprint import only_reading, quoted
+from .table_shape import Shape, listed, matching, read_shape
+
+MOST_ROWS = 1000
+TIMEOUT_S = 600.0
+_MONTH = re.compile(r"[0-9]{6}")
+
+
+def info(
+    config: Config, *, content: bool = True, timeout_s: float = TIMEOUT_S, clock: Clock | None = None
+) -> dict[str, Any]:
+    """What the archives hold, and whether they are sound.
+
+    Args:
+        content: read every archive: SQLite's check, and the digest of its rows.
+
+    Returns:
+        JSON-serialisable: `ok`, `problems`, and `tables`, each with its `files`, `rows` and `bytes`.
+    """
+    archives = _archives(config)
+    deadline = Deadline(clock or Clock(), timeout_s, "archives")
+    tables, problems = [], []
+    for table in archives.tables:
+        files = []
+        for month, path in archive_file.existing(archives.directory, table.name).items():
+            entry: dict[str, Any] = {"month": month, "path": str(path), "ok": True}
+            try:
+                found = archive_file.read(path, table, month, deadline, content=content)
+                entry.update(rows=found.rows, bytes=found.bytes, sha256=found.sha256, cutoff=found.cutoff)
+                mode = stat.S_IMODE(path.stat().st_mode)
+                if mode & 0o077:
+                    problems.append(f"{path}: others than its owner have access, its mode is {mode:04o}")
+            except EngineError as error:
+                entry.update(ok=False, problem=str(error))
+                problems.append(str(error))
+            files.append(entry)
+        sound = [entry for entry in files if entry["ok"]]
+        tables.append(
+            {
+                "name": table.name,
+                "database": table.database,
+                "table": table.table,
+                "files": files,
+                "rows": sum(entry["rows"] for entry in sound),
+                "bytes": sum(entry["bytes"] for entry in sound),
+            }
+        )
+    return {
+        "ok": not problems,
+        "directory": str(archives.directory),
+        "checked": "content" if content else "names",
+        "tables": tables,
+        "problems": problems,
+    }
+
+
+def _archives(config: Config) -> Archives:
+    if config.archives is None:
+        raise ConfigError(
+            "the contract names no table whose rows are archived",
+            remedy="set service_archives and apply the role agent",
+        )
+    return config.archives
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows of a query; `truncated` when there are more. `archives` names the files that were read."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+    truncated: bool
+    archives: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-serialisable: blobs become hexadecimal text."""
+        rows = [[value.hex() if isinstance(value, bytes) else value for value in row] for row in self.rows]
+        return {"columns": self.columns, "rows": rows, "truncated": self.truncated, "archives": self.archives}
+
+
+def query(
+    config: Config,
+    sql: str,
+    *,
+    database: str = "",
+    since: str = "",
+    until: str = "",
+    max_rows: int = MOST_ROWS,
+    timeout_s: float = TIMEOUT_S,
+    clock: Clock | None = None,
+) -> Answer:
+    """Run one SELECT over a database and its archives. Neither is written, and no writer waits for the query.
+
+    Args:
+        database: by its name; the only one without it.
+        since: the first month of which archives are read, such as `202601`.
+        until: the last one.
+        max_rows: at most so many rows come back.
+
+    Raises:
+        IntegrityError: an archive that the query needs is damaged.
+        InputError: it is not one SELECT, or rows of an archive do not fit into the live table.
+        PreconditionError: there is no room for the snapshot and the archives' rows in the state directory.
+    """
+    clock = clock or Clock()
+    archives = _archives(config)
+    for month in filter(None, (since, until)):
+        if not _MONTH.fullmatch(month):
+            raise InputError(f"{month!r} is not a month like 202611")
+    if not database and len(config.databases) > 1:
+        known = ", ".join(item.name for item in config.databases)
+        raise InputError(f"say which database is asked: {known}")
+    chosen = config.database(database) if database else config.databases[0]
+    deadline = Deadline(clock, timeout_s, "query")
+    with private_umask(), workspace(config, "archive-query", clock) as work:
+        snapshot = work / "live.snapshot"
+        hot_backup.backup(chosen.path, snapshot, timeout_s=timeout_s, digest=False, rows=False, clock=clock)
+        asked = _tables_asked(snapshot, sql, chosen)
+        tables = [item for item in archives.tables if item.database == chosen.name and item.table.lower() in asked]
+        months = (since or "000000", until or "999999")
+        with _Joined(snapshot, work / "archived.db", chosen, deadline) as joined:
+            for table in tables:
+                files = archive_file.existing(archives.directory, table.name)
+                wanted = [files[month] for month in files if months[0] <= month <= months[1]]
+                joined.add(table, {path: archive_file.read(path, table, _month(path), deadline) for path in wanted})
+            return joined.ask(sql, max_rows)
+
+
+def _month(path: Path) -> str:
+    return path.stem[-6:]
+
+
+def _tables_asked(snapshot: Path, sql: str, database: Database) -> set[str]:
+    """The tables that a query reads, in lower case; refuses what is not one query."""
+    found: set[str] = set()
+    with reading(snapshot, immutable=True) as con:
+        only_reading(con, found)
+        try:
+            con.execute(f"EXPLAIN {sql}").fetchone()
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise InputError(f"the query is not one SELECT: {error}", subject=str(database.path)) from None
+    return found
+
+
+class _Joined:
+    """A snapshot with views in front of its tables that show the archives' rows too."""
+
+    def __init__(self, snapshot: Path, archived: Path, database: Database, deadline: Deadline) -> None:
+        self._database = database
+        self._read: list[str] = []
+        self._con = connect(snapshot, timeout_s=5, mode="ro", immutable="1")
+        deadline.bind(self._con)
+        self._con.execute("ATTACH DATABASE ? AS archived", (uri(archived, mode="rwc"),))
+        self._con.execute("PRAGMA archived.journal_mode = OFF")
+        self._con.execute("PRAGMA archived.synchronous = OFF")
+
+    def __enter__(self) -> _Joined:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._con.close()
+
+    def add(self, table: ArchivedTable, files: dict[Path, ArchiveFile]) -> None:
+        """Read archives of one table, and put a view in front of it."""
+        with sqlite_errors(self._database.path):
+            shape = read_shape(self._con, table.table, table.key, subject=str(self._database.path))
+            names, name = shape.names, quoted(shape.table)
+            columns = ", ".join(
+                f"{quoted(column.name)} {quoted(column.declared) if column.declared else ''}"
+                for column in shape.columns
+            )
+            self._con.execute(f"CREATE TABLE archived.{name}({columns})")
+            for path, archive in files.items():
+                self._one(shape, path, archive)
+            self._con.execute(
+                f"CREATE TEMP VIEW {name} AS SELECT {listed(names)} FROM main.{name}"  # noqa: S608 - quoted
+                f" UNION ALL SELECT {listed(names)} FROM archived.{name}"
+            )
+
+    def _one(self, shape: Shape, path: Path, archive: ArchiveFile) -> None:
+        name = quoted(shape.table)
+        here = {column.lower() for column in shape.names}
+        gone = [column for column in archive.shape.names if column.lower() not in here]
+        if gone:
+            raise InputError(
+                f"the table {shape.table} of the live database no longer has {', '.join(gone)}",
+                subject=str(path),
+                remedy="ask this archive by itself, or leave its month out",
+            )
+        keys = [[f"{prefix}.{quoted(key)}" for key in shape.key] for prefix in ("t", "o")]
+        columns = archive.shape.names
+        self._con.execute("ATTACH DATABASE ? AS old", (uri(path, mode="ro", immutable="1"),))
+        try:
+            self._con.execute(
+                f"INSERT INTO archived.{name}({listed(columns)}) SELECT {listed(columns, 'o')} FROM old.{name} AS o"  # noqa: S608 - quoted
+                f" WHERE NOT EXISTS (SELECT 1 FROM main.{name} AS t WHERE {matching(*keys)})"
+            )
+        finally:
+            self._con.execute("DETACH DATABASE old")
+        self._read.append(str(path))
+
+    def ask(self, sql: str, max_rows: int) -> Answer:
+        """Run the query."""
+        only_reading(self._con)
+        with sqlite_errors(self._database.path):
+            cursor = self._con.execute(sql)
+            columns = [str(column[0]) for column in cursor.description]
+            rows: Sequence[tuple[Any, ...]] = cursor.fetchmany(max_rows + 1)
+        return Answer(columns, list(rows[:max_rows]), len(rows) > max_rows, self._read)

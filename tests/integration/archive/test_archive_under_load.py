@@ -1,0 +1,130 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The service goes on trading while its old rows are copied and deleted, and no trade fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archive_world import Fixed, World
+from fluxmaint.sqlite import archive, integrity
+
+WRITER = """
+import json, select, sqlite3, sys, time
+con = sqlite3.connect(sys.argv[1], timeout=1.0, isolation_level=None)
+con.execute("PRAGMA synchronous = OFF")
+failures, waits, begun = [], [], time.monotonic()
+while not select.select([sys.stdin], [], [], 0)[0]:
+    at = time.monotonic()
+    try:
+        con.execute("INSERT INTO trades(timestamp, symbol, pnl) VALUES ('2026-11-22T00:00:00Z', 'NEW', 1)")
+    except sqlite3.OperationalError as error:
+        failures.append(str(error))
+    waits.append(time.monotonic() - at)
+    if len(waits) == 1:
+        print("ready", flush=True)
+    time.sleep(max(0, begun + len(waits) / 250 - time.monotonic()))
+print(json.dumps({"failures": failures, "commits": len(waits), "longest_s": max(waits), "s": time.monotonic() - begun}))
+"""
+
+
+class Service:
+    """A process that commits 250 times a second, and gives up after one second of waiting."""
+
+    def __init__(self, database: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
+
+    def stop(self) -> dict[str, Any]:
+        out, _nothing = self._process.communicate(timeout=30)
+        report: dict[str, Any] = json.loads(out)
+        return report
+
+
+def test_no_trade_fails_while_thousands_of_rows_leave(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.trades(20_000, 150, every_s=150)
+    service = Service(world.database)
+    try:
+        result = world.archive(delete=True, clock=Fixed(patient=True))
+    finally:
+        report = service.stop()
+    assert report["failures"] == []
+    assert report["commits"] / report["s"] > 100
+    assert (result["result"], result["archived"], result["deleted"]) == ("ok", 20_000, 20_000)
+    rows = [row[0] for row in world.archived()] + [row[0] for row in world.lives()]
+    assert len(rows) == len(set(rows)) == 20_000 + report["commits"]
+    assert world.run_sql("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_transaction_that_takes_too_long_is_cut_into_smaller_ones(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.trades(800, 150, every_s=1)
+    world.trades(1, 1)
+    with world.live() as con:  # no index on the reference: each row costs a scan
+        con.execute("CREATE TABLE notes(trade INTEGER REFERENCES trades(id), text TEXT)")
+        con.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+            " INSERT INTO notes SELECT NULL, 'x' FROM n"
+        )
+    steps: list[int] = []
+
+    def note(step: str, facts: dict[str, Any]) -> None:
+        if step == archive.DELETED:
+            steps.append(facts["rows"])
+
+    result = archive.run(
+        world.config, delete=True, writer_wait_s=0.1, journal=world.journal, clock=Fixed(), progress=note
+    )
+    assert result["deleted"] == 800 == sum(steps)
+    assert max(steps) < 300, "batches stay as small as the budget wants"
+
+
+def test_a_reader_that_stays_does_not_make_writers_wait(tmp_path: Path) -> None:
+    """The commit waits for readers only as long as the budget says, then lets writers pass and tries again."""
+    world = World(tmp_path)
+    world.trades(100, 150)
+    world.trades(1, 1)
+    with world.live() as reader:
+        tries: list[float] = []
+
+        class Waiting(Fixed):
+            def sleep(self, seconds: float) -> None:
+                assert seconds > 0.1, "whoever waits for a lock looks once in 0.1 s"
+                tries.append(seconds)
+                world.run_sql("SELECT 1")
+                if len(tries) == 3:
+                    reader.execute("COMMIT")
+
+        def note(step: str, _facts: dict[str, Any]) -> None:
+            if step == "delete":
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM trades").fetchone()
+
+        result = archive.run(
+            world.config, delete=True, writer_wait_s=0.02, journal=world.journal, clock=Waiting(), progress=note
+        )
+    assert result["deleted"] == 100 and len(tries) >= 3
+
+
+def test_wal_gets_no_second_writer_where_sqlite_could_corrupt_it(tmp_path: Path) -> None:
+    world = World(tmp_path, mode="wal")
+    world.trades(10, 150)
+    world.trades(1, 1)
+    if not integrity.wal_reset_bug():
+        pytest.skip("this SQLite has no such bug")
+    with world.live() as service:
+        service.execute("SELECT count(*) FROM trades").fetchone()
+        result = world.archive(delete=True)
+        assert (result["archived"], result["deleted"]) == (10, 0)
+        assert "is in WAL mode and open elsewhere" in result["problems"][0]
+    assert world.archive(delete=True)["deleted"] == 10, "nobody else has it open"
+    assert world.run_sql("PRAGMA journal_mode") == [("wal",)]
