@@ -11,14 +11,16 @@ no identity, no network, no generation store.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.config import Config
+from ..core.config import ArchivedTable, Config
 from ..core.errors import InputError
 from ..core.fsio import read_json, write_json
+from ..sqlite import archive_file
 
 FORMAT = 1
 INCLUDE = ("databases", "config", "cache", "logs", "system")
@@ -315,6 +317,14 @@ def select(config: Config, contents: Contents, request: Request) -> tuple[list[F
     chosen: list[File] = []
     left: list[str] = []
     for file in contents.files:
+        archived = _archive_of(config, file)
+        if archived is not None:
+            kept = _kept_archive(request, file, archived.database)
+            if kept is None:
+                chosen.append(file)
+            elif kept:
+                left.append(kept)
+            continue
         if file.part not in request.include:
             continue
         if file.part == "databases":
@@ -366,6 +376,29 @@ def _allowed(config: Config, file: File, release: str) -> bool:
     return Path(release) in path.parents and release_allowed(config, release)
 
 
+def _archive_of(config: Config, file: File) -> ArchivedTable | None:
+    """The table of which a file holds archived rows; None for any other file."""
+    if file.part != "cache" or ".." in Path(file.path).parts:
+        return None
+    return archive_file.table_of(config.archives, Path(file.path))
+
+
+def _kept_archive(request: Request, file: File, database: str) -> str | None:
+    """None when an archive goes back; else why it does not, empty where nobody asked for it.
+
+    It goes back with its database, because rows that are in it may be nowhere else. One that is there holds whatever
+    the generation's holds, and perhaps rows that have left the database since: it is replaced only together with the
+    database, and only when the cache is asked for by name.
+    """
+    with_database = "databases" in request.include and (not request.databases or database in request.databases)
+    with_cache = "cache" in request.include
+    if not with_database and not with_cache:
+        return ""
+    if (with_database and with_cache) or not os.path.lexists(file.path):
+        return None
+    return f"{file.path}: this archive is there and stays; it is replaced together with the database {database} only"
+
+
 def release_allowed(config: Config, release: str) -> bool:
     """Whether a directory can be one of this host's releases: below the release link's, and holding no data."""
     top = Path(release)
@@ -373,7 +406,7 @@ def release_allowed(config: Config, release: str) -> bool:
         return False
     shared = [*(database.path for database in config.databases), *config.config_files]
     shared += [config.logs.directory] if config.logs else []
-    shared += [config.cache.directory] if config.cache else []
+    shared += [part.directory for part in (config.cache, config.archives) if part]
     return not any(top == path or top in path.parents for path in shared)
 
 
