@@ -190,14 +190,11 @@ class Counting:
         return f"{self._text.decode()}|{'' if self._zone is None else self._zone}" if self._text else ""
 
     def separable(self, before: bytes, line: bytes) -> bool:
-        """Whether two lines can be counted apart: the second begins an event, which is no double of the first."""
-        second = self.info(line)
-        if second.loose or line == before:
+        """Whether two lines can be counted apart: each is an event's first line, and they are no doubles."""
+        first, second = self.info(before), self.info(line)
+        if first.loose or second.loose or line == before:
             return False
-        first = self.info(before)
-        if first.loose or first.plain == second.plain:
-            return True
-        return not self._pair(first, before, second, line)
+        return first.plain == second.plain or not self._pair(first, before, second, line)
 
     def seconds(self, line: bytes) -> int | None:
         """The time of a line, in seconds since 1970; None when it has none."""
@@ -288,6 +285,7 @@ class Counting:
         events = _Events()
         begin = -1 if self._begun else None  # an event of the block before
         self._begun = True
+        closed = {-1}
         expected = 0
         for index in [index for index, key in enumerate(keys) if key in loose] if loose else []:
             if index != expected:
@@ -295,7 +293,8 @@ class Counting:
                 begin = index - 1
             expected = index + 1
             kind, line = self._infos[keys[index]].kind, lines[index]
-            alone = begin is None or (begin == -1 and kind is Kind.OPENER and not self._following.in_traceback)
+            # A traceback never becomes part of a line that is not understood, nor of what has been counted before.
+            alone = begin is None or (kind is Kind.OPENER and not self._following.in_traceback and begin in closed)
             if not alone and self._following.belongs(kind, line):
                 if begin is not None and begin >= 0:
                     events.extend(begin, index + 1)
@@ -312,6 +311,7 @@ class Counting:
                 events.traces[begin] = b""
             else:
                 events.strange.append(begin)
+                closed.add(begin)
         if expected != len(lines):
             self._following.head()
         return events
@@ -371,11 +371,12 @@ class Counting:
     def _hours_of(self, lines: list[bytes], keys: list[bytes]) -> _Hours:
         """The text of the hour of each line; a line without a time has that of the line before it."""
         texts = [line[place] for line, place in zip(lines, map(self._hours.__getitem__, keys))]
-        same = {text: _one_form(text) for text in set(texts)}
+        # A time that no calendar has is none.
+        same = {text: b"" if self._times.hour(text, None) is None else _one_form(text) for text in {b"", *texts}}
         distinct = set(same.values()) - {b""}
         if not distinct:
             return _Hours(self._times, self._fallback, only=self._text)
-        if len(distinct) == 1 and (texts[0] or distinct == {self._text}):
+        if len(distinct) == 1 and (same[texts[0]] or distinct == {self._text}):
             return _Hours(self._times, self._fallback, only=distinct.pop())
         filled = [self._text]
         filled += map(same.__getitem__, texts)
@@ -474,8 +475,9 @@ class Counting:
             info = self._caused[pair] = Info(replace(line, traceback=last or forms.TRACEBACK), self._rules)
             self._known_bytes += sum(map(len, pair))
         hour = hours.at(index, info.zone if info.timed else self._zone)
-        line_of_time = lines[0]
-        self._count(info, hour, 1, line_of_time, line_of_time, whole=lines)
+        self._count(info, hour, 1, lines[0], lines[0], whole=lines)
+        if info.restart:
+            self._restart(info, lines[0], hour)
 
     def _count(
         self, info: Info, hour: int, count: int, newest: bytes, oldest: bytes, whole: Sequence[bytes] = ()
