@@ -133,13 +133,20 @@ def _in_file(path: Path) -> Iterator[Source]:
 def _in_code(path: Path, tree: ast.AST) -> Iterator[Source]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in ROTATING:
-                yield Source(path, node.lineno, name)
-            elif name == "add" and any(_says_rotation(keyword) for keyword in node.keywords):
+            if _name(node.func) in ROTATING:
+                yield Source(path, node.lineno, _name(node.func))
+            elif _name(node.func) == "add" and any(_says_rotation(keyword) for keyword in node.keywords):
                 yield Source(path, node.lineno, "loguru's rotation")
+        elif isinstance(node, ast.ClassDef):
+            for base in node.bases:
+                if _name(base) in ROTATING:
+                    yield Source(path, node.lineno, _name(base))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _is_class(node.value):
             yield Source(path, node.lineno, node.value.rpartition(".")[2])
+
+
+def _name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else str(getattr(node, "id", ""))
 
 
 def _is_class(text: str) -> bool:

@@ -21,7 +21,8 @@ SYSTEM_CONFIG = Path("/etc/logrotate.conf")
 SYSTEM_STATE = Path("/var/lib/logrotate/status")
 _TIMEOUT_S = 60
 _PATTERN = re.compile(
-    r"^rotating pattern: (.+?) {2}(?:after|hourly|weekly|monthly|yearly|forced|\d+ bytes)", re.MULTILINE | re.DOTALL
+    r"^rotating pattern: (.+?)\s+(?:after \d+ days|hourly|weekly|monthly|yearly|forced from command line|\d+ bytes) \(",
+    re.MULTILINE | re.DOTALL,
 )
 _CONSIDERED = re.compile(r"^considering log (.+)$", re.MULTILINE)
 _DUE = re.compile(
