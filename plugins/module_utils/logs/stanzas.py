@@ -20,8 +20,10 @@ from ..core.run import Completed, run
 SYSTEM_CONFIG = Path("/etc/logrotate.conf")
 SYSTEM_STATE = Path("/var/lib/logrotate/status")
 _TIMEOUT_S = 60
+# Followed by `(30 rotations)` in version 3.21, and by `empty log files are` in 3.22.
 _PATTERN = re.compile(
-    r"^rotating pattern: (.+?)\s+(?:after \d+ days|hourly|weekly|monthly|yearly|forced from command line|\d+ bytes) \(",
+    r"^rotating pattern: (.+?)\s+"
+    r"(?:after \d+ days|hourly|weekly|monthly|yearly|forced from command line|\d+ bytes) (?:\(|empty )",
     re.MULTILINE | re.DOTALL,
 )
 _CONSIDERED = re.compile(r"^considering log (.+)$", re.MULTILINE)

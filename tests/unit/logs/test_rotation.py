@@ -106,6 +106,16 @@ def test_logrotates_words_are_understood() -> None:
     assert reading.due == ("/var/log/b.log",)
 
 
+def test_the_words_of_debian_13_are_understood() -> None:
+    reading = said(
+        "rotating pattern: /opt/a/*.log after 1 days empty log files are rotated, no old logs will be kept\n"
+        "switching euid from 0 to 994 and egid from 0 to 995 (pid 1712)\n"
+        "considering log /opt/a/a.log\n  Now: 2026-11-23 13:19\n  log needs rotating\n"
+    )
+    assert reading.stanzas == (stanzas.Stanza(Path("/etc/logrotate.conf"), ("/opt/a/*.log",), ("/opt/a/a.log",)),)
+    assert reading.due == ("/opt/a/a.log",)
+
+
 def test_a_failure_without_a_word_is_an_error() -> None:
     assert said("nothing of use\n", 1).errors == ("logrotate ended with status 1",)
 
