@@ -84,6 +84,8 @@ def test_guide_profile(tmp_path: Path) -> None:
     assert config.units == ["fluxhero-backend.service", "fluxhero-frontend.service"]
     assert config.health.liveness and config.health.liveness.json == {"status": "ACTIVE"}
     assert config.halt_file == Path("/opt/fluxhero/data/HALT")
+    assert config.archives and config.archives.directory == Path("/opt/fluxhero/data/archive")
+    assert [(item.name, item.database, item.table) for item in config.archives.tables] == [("trades", "trades", "trades")]
     backup = config.require_backup()
     assert backup.signer == "fluxhero@production"
     assert [target.name for target in backup.targets] == ["offsite", "near"]
@@ -104,6 +106,7 @@ def test_upstream_profile(tmp_path: Path) -> None:
     }
     assert config.logs and config.logs.directory == Path("/opt/fluxhero/data/logs")
     assert config.cache and "archive/*.parquet" in config.cache.patterns
+    assert config.archives and [item.table for item in config.archives.tables] == ["live_trades", "paper_trades"]
     assert config.halt_file is None
 
 
@@ -112,7 +115,10 @@ def test_upstream_profile(tmp_path: Path) -> None:
     [
         ({"service_root": "/srv/flux"}, "every path follows the root"),
         ({"service_frontend_enabled": False}, "nothing of the front end is left"),
-        ({"service_cache_dir": "", "service_health_websocket": {}}, "what is empty is not asked for"),
+        (
+            {"service_cache_dir": "", "service_health_websocket": {}, "service_archives": []},
+            "what is empty is not asked for",
+        ),
     ],
 )
 def test_one_variable_is_enough(tmp_path: Path, variables: dict[str, Any], what: str) -> None:
@@ -122,7 +128,7 @@ def test_one_variable_is_enough(tmp_path: Path, variables: dict[str, Any], what:
     elif "service_frontend_enabled" in variables:
         assert "frontend" not in (tmp_path / "own" / "config.json").read_text().replace('"frontend": null', ""), what
     else:
-        assert config.cache is None and config.health.websocket is None, what
+        assert config.cache is None and config.health.websocket is None and config.archives is None, what
 
 
 def test_a_verifier_reads_with_one_key_and_writes_proofs_with_another(tmp_path: Path) -> None:
