@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import gzip
 import hashlib
 import lzma
 import os
@@ -18,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Protocol
 
 from ..core.errors import InputError
 from ..core.fsio import open_regular
@@ -27,6 +26,8 @@ from ..core.run import require_tool
 HEAD_BYTES = 4096
 TAIL_BYTES = 1024
 _CHUNK = 1 << 20
+# Compressed bytes taken at once: what they become fits into memory, whatever they are.
+_PACKED = 4096
 _ROTATED = r"(?:[.-][0-9][\w.-]*?)"
 _COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
@@ -91,6 +92,10 @@ def is_rotated(path: Path, names: set[str]) -> bool:
     return False
 
 
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
 class Content:
     """The content of a file, to be read once from some place on.
 
@@ -101,7 +106,7 @@ class Content:
         shorter: it ends before the place that was skipped to.
     """
 
-    def __init__(self, stream: IO[bytes], *, seekable: bool) -> None:
+    def __init__(self, stream: _Readable, seekable: IO[bytes] | None = None) -> None:
         self._stream = stream
         self._seekable = seekable
         self._ahead = b""
@@ -115,9 +120,9 @@ class Content:
 
     def skip_to(self, offset: int) -> str:
         """Go to a place at or behind the present one; the digest of the bytes before it, empty when it is shorter."""
-        if self._seekable:
+        if self._seekable is not None:
             begin = max(0, offset - TAIL_BYTES)
-            self._stream.seek(begin)
+            self._seekable.seek(begin)
             self._ahead = b""
             self.before = self._exactly(offset - begin)
             self.position = begin + len(self.before)
@@ -153,10 +158,47 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-_OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    ".gz": lambda raw: cast("IO[bytes]", gzip.GzipFile(fileobj=raw)),
-    ".xz": lambda raw: cast("IO[bytes]", lzma.LZMAFile(raw)),  # noqa: SIM115 - `opened` closes them
-    ".bz2": lambda raw: cast("IO[bytes]", bz2.BZ2File(raw)),
+class _Unpacker(Protocol):
+    """What zlib, lzma and bz2 have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Unpacked:
+    """A compressed stream that gives everything up to where it is damaged, in pieces that fit into memory."""
+
+    def __init__(self, raw: IO[bytes], make: Callable[[], _Unpacker]) -> None:
+        self._raw = raw
+        self._make = make
+        self._unpacker: _Unpacker | None = None
+        self._ready = b""
+
+    def read(self, size: int) -> bytes:
+        while not self._ready:
+            data = self._raw.read(_PACKED)
+            if not data:
+                if self._unpacker is not None and not self._unpacker.eof:
+                    raise EOFError("its end is missing")
+                return b""
+            while data.strip(b"\0") or (data and self._unpacker is not None and not self._unpacker.eof):
+                if self._unpacker is None or self._unpacker.eof:
+                    self._unpacker = self._make()
+                self._ready += self._unpacker.decompress(data)
+                data = self._unpacker.unused_data if self._unpacker.eof else b""
+        piece, self._ready = self._ready[:size], self._ready[size:]
+        return piece
+
+
+_UNPACKERS: dict[str, Callable[[], _Unpacker]] = {
+    ".gz": lambda: zlib.decompressobj(wbits=31),
+    ".xz": lzma.LZMADecompressor,
+    ".bz2": bz2.BZ2Decompressor,
 }
 
 
@@ -186,14 +228,13 @@ def opened(piece: LogPiece) -> Iterator[Content]:
         suffix = piece.path.suffix
         if suffix == ".zst":
             with _zstd(raw) as stream:
-                yield Content(stream, seekable=False)
+                yield Content(stream)
             return
-        opener = _OPENERS.get(suffix)
-        if opener is not None:
-            with opener(raw) as stream:
-                yield Content(stream, seekable=False)
-            return
-        yield Content(raw, seekable=True)
+        make = _UNPACKERS.get(suffix)
+        if make is not None:
+            yield Content(_Unpacked(raw, make))
+        else:
+            yield Content(raw, seekable=raw)
 
 
 @contextlib.contextmanager

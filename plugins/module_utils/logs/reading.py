@@ -28,6 +28,7 @@ from .counting import Counting, Rules, Tally
 from .database import GapFound, LogDatabase, Stream, open_database
 from .files import DAMAGED, TAIL_BYTES, Content, LogPiece, digest
 from .forms import MOST_LINE
+from .redaction import shown
 from .times import zone_of
 
 DATABASE = "logs.db"
@@ -110,12 +111,12 @@ def unread(config: Config) -> list[dict[str, Any]]:
         con = stack.enter_context(reading(path)) if path.exists() else None
         found = []
         for live in live_files(config.logs):
-            name = live.relative_to(config.logs.directory).as_posix()
+            name = name_of(config.logs, live)
             known = [] if con is None else LogDatabase(path, con, 0).streams_of("file", name)
             for piece in files.pieces(live):
                 new = _new_bytes(piece, known)
                 if new:
-                    found.append({"name": name, "path": str(piece.path), "bytes": new})
+                    found.append({"name": name, "path": shown(str(piece.path)), "bytes": new})
     return found
 
 
@@ -171,6 +172,11 @@ def _identify(piece: LogPiece, known: Sequence[Stream]) -> tuple[Stream | None, 
     return None, copy_of
 
 
+def name_of(logs: Logs, live: Path) -> str:
+    """The name of a log: its path below the log directory."""
+    return shown(live.relative_to(logs.directory).as_posix())
+
+
 class _Run:
     """One run over all sources."""
 
@@ -188,7 +194,7 @@ class _Run:
     def all(self) -> list[SourceResult]:
         """Every source; one that cannot be read does not stop the others."""
         results = []
-        known = {path.relative_to(self._logs.directory).as_posix(): path for path in live_files(self._logs)}
+        known = {name_of(self._logs, path): path for path in live_files(self._logs)}
         for name in self._database.names("file"):
             known.setdefault(name, self._logs.directory / name)
         for name, path in sorted(known.items()):
@@ -241,7 +247,7 @@ class _Run:
             return [copy_of.id]
         with files.opened(piece) as content:
             if stream is None:
-                stream = Stream(source, str(piece.path))
+                stream = Stream(source, shown(str(piece.path)))
             content.skip_to(stream.offset)
             return [_Reading(self, result, piece, content, stream).to_the_end().id]
 
@@ -399,7 +405,7 @@ class _Reading:
                 raise
             if self._run.clock.now().timestamp() - self._piece.modified >= _SETTLED_S:
                 reason = f"it is cut off or damaged behind {self._content.position} bytes: {error}"
-                self._gaps.append(GapFound(str(self._piece.path), reason, self._stream.last_time, None))
+                self._gaps.append(GapFound(shown(str(self._piece.path)), reason, self._stream.last_time, None))
             else:
                 self._growing = True
             return b""
@@ -479,7 +485,7 @@ class _Reading:
         last = self._time_in(reversed(self._newest.split(b"\n")))
         stream = replace(
             before,
-            path=str(piece.path),
+            path=shown(str(piece.path)),
             device=piece.device,
             inode=piece.inode,
             size=piece.size,

@@ -51,6 +51,12 @@ def clean(data: bytes, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def shown(name: str) -> str:
+    """The name of a file as text that can be stored and shown, whatever its bytes are."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub("[\t\n]", _visible, _ACTING.sub(_visible, text))
+
+
 def _hide_value(match: re.Match[str]) -> str:
     quote = match[2][0] if match[2][0] in "\"'" else ""
     return f"{match[1]}{quote}{REDACTED}"

@@ -25,7 +25,6 @@ from .fingerprint import OTHER
 from .forms import LEVELS
 from .latency import percentile
 from .reading import database_file
-from .redaction import clean
 
 FORMAT = 1
 DAYS = 7
@@ -323,7 +322,7 @@ class _Summary:
             (source, self._now.first * 3600, self._now.end * 3600),
         )
         return [
-            {"file": clean_text(file), "reason": clean_text(reason), "after": _text(after), "before": _text(before)}
+            {"file": file, "reason": reason, "after": _text(after), "before": _text(before)}
             for file, reason, after, before in rows
         ]
 
@@ -460,11 +459,6 @@ def _errors_by_type(messages: list[Message]) -> list[ErrorType]:
 def count_text(count: int, noun: str) -> str:
     """Such as `1 event` or `3 events`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def clean_text(text: str) -> str:
-    """A text from outside, such as the name of a file, without characters that act."""
-    return clean(text.encode("utf-8", "surrogateescape"), 300)
 
 
 def _text(seconds: int | None) -> str:
