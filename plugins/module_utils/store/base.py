@@ -169,10 +169,13 @@ class Store(abc.ABC):
 
     def digest(self, key: str) -> str:
         """SHA-256 of an object's content, read whole from the target."""
-        digest = hashlib.sha256()
         with self.read(key) as chunks:
-            for chunk in self._interruptible(chunks, key):
-                digest.update(chunk)
+            return self._digest(chunks, key)
+
+    def _digest(self, pieces: Iterator[bytes], key: str) -> str:
+        digest = hashlib.sha256()
+        for piece in self._interruptible(pieces, key):
+            digest.update(piece)
         return digest.hexdigest()
 
     def _interruptible(self, pieces: Iterator[bytes], key: str) -> Iterator[bytes]:

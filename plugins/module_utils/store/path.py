@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..core.clock import Clock, from_timestamp
 from ..core.errors import StoreError
-from ..core.fsio import fsync_dir, private_opener, sha256_file
+from ..core.fsio import fsync_dir, private_opener
 from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, Unfinished, checked_key
 from .throttle import Throttle
 
@@ -218,7 +218,8 @@ class PathStore(Store):
                     os.fsync(stream.fileno())
                     # Written pages leave the cache, so that reading back reads what the disk has.
                     os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                received = sha256_file(partial)
+                with open(partial, "rb") as stream:
+                    received = self._digest(iter(lambda: stream.read(CHUNK), b""), key)
                 if received != sha256:
                     raise StoreError(
                         f"target {self.name} gave back other bytes than were written",
