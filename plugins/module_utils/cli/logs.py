@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..core.clock import parse_utc
-from ..core.human import size_text, table_lines
+from ..core.errors import InputError
+from ..core.human import size_text
 from ..logs import reading, summary
+from ..logs.report import files, findings, text
+from ..logs.report.words import last_week
 from .command import DEGRADED, Answer, Commands, Context
 
 
@@ -21,6 +26,9 @@ def register(commands: Commands) -> None:
         "--since", metavar="TIME", help="such as 2026-11-23T02:00:00Z; default: seven days before the end"
     )
     report.add_argument("--until", metavar="TIME", help="default: now")
+    report.add_argument("--week", action="store_true", help="the last whole week, Monday to Sunday, of this host")
+    report.add_argument("--save", action="store_true", help="write it as HTML, text and JSON to this host's reports")
+    report.add_argument("--directory", type=Path, metavar="DIR", help="write it there instead")
 
 
 def _read(context: Context) -> Answer:
@@ -42,17 +50,24 @@ def _read(context: Context) -> Answer:
 
 
 def _report(context: Context) -> Answer:
-    options = context.options
-    document = summary.summarise(
-        context.config,
-        since=parse_utc(options.since) if options.since else None,
-        until=parse_utc(options.until) if options.until else None,
-        clock=context.clock,
-    )
-    totals, before = document["totals"], document["previous_totals"]
-    rows = [["", "this period", "before"]]
-    for name, count in totals.items():
-        rows.append([name.replace("_", " "), str(count), str(dict(before)[name]) if before else ""])
-    lines = [f"{document['period']['begin']} to {document['period']['end']}", *table_lines(rows)]
-    lines += [f"note: {text}" for text in document["notes"]]
-    return Answer(dict(document), "\n".join(lines))
+    options, config = context.options, context.config
+    if options.week and (options.since or options.until):
+        raise InputError("--week is a period already; leave --since and --until out")
+    since = parse_utc(options.since) if options.since else None
+    until = parse_utc(options.until) if options.until else None
+    if options.week:
+        since, until = last_week(context.clock.now())
+    document = summary.summarise(config, since=since, until=until, clock=context.clock)
+    # A report that does not know of everything is made, and not taken for a success.
+    exit_code = 0 if findings.complete(document) else DEGRADED
+    if not options.save and options.directory is None:
+        return Answer(dict(document), text.render(document).rstrip("\n"), exit_code)
+    directory = options.directory or config.log_report.directory
+    keep = config.log_report.keep if options.directory is None else None
+    with context.journal(config).operation("log_report") as operation:
+        paths = {kind: str(path) for kind, path in files.write(document, directory, keep=keep).items()}
+        verdict = findings.judge(document)
+        operation.result = "degraded" if exit_code else "ok"
+        operation.evidence.update(files=paths, headline=verdict.headline)
+    data = {"files": paths, "period": document["period"], "verdict": verdict.as_dict()}
+    return Answer(data, "\n".join([verdict.headline, *paths.values()]), exit_code)

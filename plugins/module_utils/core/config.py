@@ -320,6 +320,14 @@ class Rotation:
 
 
 @dataclass(frozen=True)
+class LogReport:
+    """Where the reports on the logs are written, and how many of them stay."""
+
+    directory: Path
+    keep: int
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything the engine knows about the service of this host."""
 
@@ -342,6 +350,7 @@ class Config:
     verify: Verify | None
     rotation: Rotation | None
     notify: Notify
+    log_report: LogReport
     state_dir: Path
     run_dir: Path
 
@@ -740,6 +749,15 @@ def _rotation(section: _Section) -> Rotation:
     return rotation
 
 
+def _log_report(section: _Section) -> LogReport:
+    report = LogReport(
+        directory=section.file("directory", "/var/lib/fluxmaint/reports"),
+        keep=section.integer("keep", 53, least=1, most=_MOST_KEPT),
+    )
+    section.close()
+    return report
+
+
 def _notify(section: _Section) -> Notify:
     notify = Notify(
         hooks_dir=section.file("hooks_dir", "/etc/fluxmaint/hooks.d"),
@@ -853,6 +871,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
         verify=_verify(verify) if verify else None,
         rotation=_rotation(rotation) if rotation else None,
         notify=_notify(top.section("notify")),
+        log_report=_log_report(top.section("log_report")),
         state_dir=top.file("state_dir", "/var/lib/fluxmaint"),
         run_dir=top.file("run_dir", "/run/fluxmaint"),
     )
