@@ -32,9 +32,10 @@ def register(commands: Commands) -> None:
 
 def _run(context: Context) -> Answer:
     config, options = context.config, context.options
-    result = rotation.rotate(
-        config, force=options.force, dry_run=options.dry_run, journal=context.journal(config), clock=context.clock
-    )
+    journal = context.journal(config)
+    result = rotation.rotate(config, force=options.force, dry_run=options.dry_run, journal=journal, clock=context.clock)
+    archive = None if options.dry_run else journal.rotate()
+    result["journal_archive"] = str(archive or "")
     if options.dry_run:
         lines = [f"would rotate {path}" for path in result["due"]]
     else:
@@ -42,6 +43,7 @@ def _run(context: Context) -> Answer:
             f"{item['path']}: {size_text(item['bytes'])} to {item['archive']}; {item['proof']}"
             for item in result["rotated"]
         ]
+    lines += [f"{journal.path}: old entries to {archive}"] if archive else []
     lines += [f"problem: {problem}" for problem in result["problems"]]
     return Answer(result, "\n".join(lines) or "nothing is due", DEGRADED if result["problems"] else 0)
 

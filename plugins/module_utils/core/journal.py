@@ -5,6 +5,9 @@
 
 Reports, metrics and the maintenance log are derived from it. A line that was cut off by a crash is
 kept and skipped: the next entry starts on a line of its own and says so.
+
+A journal that has grown large hands its oldest lines over to compressed files beside it, `journal-0001.jsonl.gz` and so
+on. They stay parts of the chain, and of what is read.
 """
 
 from __future__ import annotations
@@ -12,19 +15,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gzip
 import hashlib
 import json
 import os
 import uuid
+import zlib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from .clock import Clock, utc_text
 from .errors import EngineError, IntegrityError, PreconditionError
-from .fsio import fsync_dir
+from .fsio import atomic_write, fsync_dir
 
 GENESIS = "0" * 64
+# A busy host writes some 10 MB in a year.
+LARGE_BYTES = 8 << 20
+KEEP_DAYS = 90
 
 
 class Operation:
@@ -76,9 +85,8 @@ class Journal:
 
     def _write(self, entry: dict[str, Any]) -> None:
         created = not self.path.exists()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        descriptor = self._locked()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             tail = _tail(descriptor)
             whole = tail.endswith(b"\n") or not tail
             entry["previous"] = _line_hash(tail.rstrip(b"\n").rpartition(b"\n")[2]) if tail else GENESIS
@@ -95,6 +103,51 @@ class Journal:
             os.close(descriptor)
         if created:
             fsync_dir(self.path.parent)
+
+    def _locked(self) -> int:
+        """A descriptor of the journal that no other process writes to; not of a file that was replaced meanwhile."""
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
+                    return descriptor
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def rotate(self, *, larger_than: int = LARGE_BYTES, keep_days: int = KEEP_DAYS) -> Path | None:
+        """Hand what is older than `keep_days` over to a compressed file, when the journal is larger than that.
+
+        Nothing is lost and nothing is read twice when it is killed: until the journal is replaced, the new file's lines
+        are in both, and count once.
+
+        Returns the new file, or None when there was nothing to do.
+        """
+        if not self.path.exists() or self.path.stat().st_size <= larger_than:
+            return None
+        descriptor = self._locked()
+        try:
+            data = self.path.read_bytes()
+            cut = _cut(data, utc_text(self._clock.now() - timedelta(days=keep_days)))
+            if cut == 0:
+                return None
+            # The file of a rotation that was cut off is none of these, and is written anew.
+            archive = self.path.with_name(f"{self.path.stem}-{len(self._files()):04}{self.path.suffix}.gz")
+            status = os.fstat(descriptor)
+            owner = (status.st_uid, status.st_gid)
+            atomic_write(archive, gzip.compress(data[:cut], mtime=0), 0o640, owner)
+            atomic_write(self.path, data[cut:], status.st_mode & 0o777, owner)
+            return archive
+        finally:
+            os.close(descriptor)
+
+    def archives(self) -> list[Path]:
+        """Files that hold the journal's older lines, the oldest first."""
+        return sorted(self.path.parent.glob(f"{self.path.stem}-[0-9][0-9][0-9][0-9]{self.path.suffix}.gz"))
 
     @contextlib.contextmanager
     def operation(self, name: str, **evidence: Any) -> Iterator[Operation]:
@@ -137,28 +190,62 @@ class Journal:
         return entries if limit is None else entries[max(len(entries) - limit, 0) :]
 
     def verify(self) -> int:
-        """Check the hash chain and return the number of entries.
+        """Check the hash chain, over the archives too, and return the number of entries.
 
         Raises IntegrityError naming the first line that does not follow from the one before it.
         """
         expected = GENESIS
         count = 0
-        for number, line in enumerate(self._lines(), start=1):
-            entry = _parse(line)
-            if entry is not None:
-                if entry.get("previous") != expected:
-                    raise IntegrityError(
-                        f"line {number} does not follow from the line before it", subject=str(self.path), line=number
-                    )
-                count += 1
-            expected = _line_hash(line)
+        for path, lines in self._files():
+            for number, line in enumerate(lines, start=1):
+                entry = _parse(line)
+                if entry is not None:
+                    if entry.get("previous") != expected:
+                        raise IntegrityError(
+                            f"line {number} does not follow from the line before it", subject=str(path), line=number
+                        )
+                    count += 1
+                expected = _line_hash(line)
         return count
 
     def _lines(self) -> list[bytes]:
+        return [line for _path, lines in self._files() for line in lines]
+
+    def _files(self) -> list[tuple[Path, list[bytes]]]:
+        """Each file with its lines. The journal itself is read first: lines only ever leave it."""
         try:
-            return [line for line in self.path.read_bytes().split(b"\n") if line]
+            lines = _split(self.path.read_bytes())
         except FileNotFoundError:
-            return []
+            lines = []
+        files = [(archive, _split(_decompressed(archive))) for archive in self.archives()]
+        # What a rotation that was cut off has left is in the journal, too: no two lines of a chain are the same.
+        return [
+            *((archive, older) for archive, older in files if older[:1] != lines[:1] or not lines),
+            (self.path, lines),
+        ]
+
+
+def _split(data: bytes) -> list[bytes]:
+    return [line for line in data.split(b"\n") if line]
+
+
+def _decompressed(archive: Path) -> bytes:
+    try:
+        return gzip.decompress(archive.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise IntegrityError(f"an older part of the journal cannot be read: {error}", subject=str(archive)) from None
+
+
+def _cut(data: bytes, before: str) -> int:
+    """Where the first line that is not older than `before` begins; the last line always stays."""
+    cut = position = 0
+    for line in data.splitlines(keepends=True)[:-1]:
+        entry = _parse(line)
+        if entry is not None and str(entry.get("time", "")) >= before:
+            break
+        position += len(line)
+        cut = position
+    return cut
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

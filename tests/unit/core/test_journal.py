@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import gzip
 import multiprocessing
 import stat
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from fluxmaint.core import journal as journal_module
+from fluxmaint.core.clock import Clock
 from fluxmaint.core.errors import IntegrityError, StoreError
 from fluxmaint.core.journal import Journal
 
@@ -99,3 +103,102 @@ def test_names_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
     journal.append("test", "step")
     assert journal.read()[0]["object"] == name
     assert journal.verify() == 2
+
+
+class Later(Clock):
+    """A clock that is some days ahead."""
+
+    def __init__(self, days: float) -> None:
+        self._ahead = timedelta(days=days)
+
+    def now(self) -> datetime:
+        return super().now() + self._ahead
+
+
+def aged(path: Path) -> Journal:
+    """A journal with six old and three new entries, seen three months later."""
+    append_many(path, 6)
+    later = Journal(path, Later(100))
+    for number in range(6, 9):
+        later.append("test", "step", number=number)
+    return later
+
+
+def numbers(journal: Journal) -> list[int]:
+    return [entry["number"] for entry in journal.read()]
+
+
+def test_old_lines_go_to_an_archive_and_the_chain_goes_on(tmp_path: Path) -> None:
+    journal = aged(tmp_path / "journal.jsonl")
+    mode = journal.path.stat().st_mode
+    assert journal.rotate() is None  # it is not large
+    archive = journal.rotate(larger_than=100)
+    assert archive == tmp_path / "journal-0001.jsonl.gz"
+    assert (len(journal.path.read_bytes().splitlines()), journal.path.stat().st_mode) == (3, mode)
+    assert journal.rotate(larger_than=100) is None  # what is left is not old
+    journal.append("test", "step", number=9)
+    assert (numbers(journal), journal.verify()) == (list(range(10)), 10)
+    assert [entry["number"] for entry in journal.read("test", 8)] == list(range(2, 10))
+    again = Journal(journal.path, Later(400))
+    assert again.rotate(larger_than=100) == tmp_path / "journal-0002.jsonl.gz"
+    again.append("test", "step", number=10)  # the last line stays, so that there is one to follow
+    assert (numbers(again), again.verify()) == (list(range(11)), 11)
+
+
+def test_a_changed_archive_is_noticed_and_a_lost_one_too(tmp_path: Path) -> None:
+    journal = aged(tmp_path / "journal.jsonl")
+    archive = journal.rotate(larger_than=100)
+    assert archive is not None
+    whole = archive.read_bytes()
+    archive.write_bytes(gzip.compress(gzip.decompress(whole).replace(b'"number": 3', b'"number": 4')))
+    with pytest.raises(IntegrityError, match=r"journal-0001.*line 5 does not follow"):
+        journal.verify()
+    archive.write_bytes(whole[:-20])
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        journal.verify()
+    archive.unlink()
+    with pytest.raises(IntegrityError, match=r"journal\.jsonl: line 1 does not follow"):
+        journal.verify()
+
+
+@pytest.mark.parametrize("write", [1, 2])
+def test_a_rotation_that_is_cut_off_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    journal = aged(tmp_path / "journal.jsonl")
+    real, calls = journal_module.atomic_write, []
+
+    def dies(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == write:
+            raise KeyboardInterrupt
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(journal_module, "atomic_write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        journal.rotate(larger_than=100)
+    monkeypatch.undo()
+    assert (numbers(journal), journal.verify()) == (list(range(9)), 9)
+    journal.append("test", "step", number=9)
+    assert journal.rotate(larger_than=100) == tmp_path / "journal-0001.jsonl.gz"
+    assert (numbers(journal), journal.verify()) == (list(range(10)), 10)
+
+
+def rotate_often(path: Path, count: int) -> None:
+    for number in range(count):
+        Journal(path, Later(100 + number)).rotate(larger_than=100, keep_days=0)
+
+
+def test_entries_that_are_written_during_rotations_are_all_there(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal(path).append("test", "start")
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=append_many, args=(path, 200)) for _worker in range(2)]
+    workers.append(context.Process(target=rotate_often, args=(path, 40)))
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    journal = Journal(path)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert journal.archives() and journal.verify() == 401
