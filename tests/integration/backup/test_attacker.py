@@ -132,9 +132,7 @@ def test_the_store_refused_what_destroys(generations: tuple[World, list[str], At
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_every_generation_restores(
-    generations: tuple[World, list[str], Attacker], tmp_path: Path, number: int
-) -> None:
+def test_every_generation_restores(generations: tuple[World, list[str], Attacker], tmp_path: Path, number: int) -> None:
     world, ids, _attacker = generations
     fetched = world.fetch(tmp_path / "out", ids[number], target="offsite")
     assert (fetched.findings["trades"].rows["trades"], fetched.manifest.id) == (200, ids[number])
@@ -161,18 +159,21 @@ def test_proofs_count_and_made_up_ones_do_not(generations: tuple[World, list[str
 
 
 def test_pruning_afterwards_keeps_what_is_proven(
-    generations: tuple[World, list[str], Attacker], object_store: ObjectStore
+    generations: tuple[World, list[str], Attacker], object_store: ObjectStore, tmp_path: Path
 ) -> None:
     world, ids, _attacker = generations
     config = world.config(targets=[object_store.target(PREFIX, "pruner")])
-    result = prune.prune(
-        open_store(config.require_backup().targets[0]),
-        "fluxhero",
-        "production",
-        policy=Retention(keep_days=1, keep_weekly=0, keep_monthly=0),
-        allowed_signers_file=world.keys / "allowed_signers",
-        signer="fluxhero@production",
-        dry_run=True,
+    planned, result = (
+        prune.prune(
+            open_store(config.require_backup().targets[0]),
+            "fluxhero",
+            "production",
+            policy=Retention(keep_days=1, keep_weekly=0, keep_monthly=0),
+            allowed_signers_file=world.keys / "allowed_signers",
+            signer="fluxhero@production",
+            dry_run=dry_run,
+        )
+        for dry_run in (True, False)
     )
     world.config(targets=[object_store.target(PREFIX, "reader")])
     assert len(result["suspect"]) == 3, "made-up generations are named, and neither count nor are deleted"
@@ -181,6 +182,9 @@ def test_pruning_afterwards_keeps_what_is_proven(
     assert reasons[ids[0]] == "the newest proven full one"
     assert [item["id"] for item in result["locked"]] == [ids[1]], "the policy would let it go, the lock does not"
     assert result["result"] == "degraded"
+    assert [planned[key] for key in ("kept", "locked")] == [result[key] for key in ("kept", "locked")]
+    for identity in (ids[0], ids[2]):
+        assert world.fetch(tmp_path / identity, identity, target="offsite").manifest.id == identity
 
 
 def test_a_thief_of_the_pruning_key_cannot_break_the_lock(
