@@ -13,7 +13,7 @@ COLLECTION = "ansible_collections.fluxhero.maintenance.plugins.module_utils"
 LAYERS = ["core", "sqlite", "store", "backup", "service", "notify", "health", "logs", "updates", "drill", "cli"]
 BESIDE = {"health", "logs", "updates", "drill"}
 GLUE = "ansible"
-THIRD_PARTY = {"boto3": "store/s3.py", "botocore": "store/s3.py"}
+THIRD_PARTY = {"boto3": "store/s3.py", "botocore": "store/s3.py", "pyarrow": "sqlite/export_parquet.py"}
 
 
 def imports_of(source: str, package: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -21,7 +21,7 @@ import platform
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ class _Run:
         self.problems: list[str] = []
         self.targets = Targets(config, clock, self.step, self.note)
         self.fingerprints: list[str] = []
-        self.elsewhere = _elsewhere(config)
+        self.elsewhere = elsewhere(config)
 
     def step(self, name: str, **facts: Any) -> None:
         """Note a step, and stop here when the time is over."""
@@ -595,9 +595,7 @@ class _Run:
         """The files of the cache that are worth keeping."""
         with self._optional():
             for path, _status in self._files(cache.directory, unreadable=self._unreadable):
-                inner = path.relative_to(cache.directory).as_posix()
-                wanted = any(fnmatch.fnmatch(path.name, p) or fnmatch.fnmatch(inner, p) for p in cache.patterns)
-                if wanted and not path.is_symlink():
+                if cached(path.relative_to(cache.directory).as_posix(), cache.patterns) and not path.is_symlink():
                     yield path
 
     def _cache_file(self, staged: staging.Staged, copied: archive.Copied, shelves: CacheShelves) -> CacheFile:
@@ -728,7 +726,13 @@ def _preconditions(config: Config, kind: str) -> Backup:
     return backup
 
 
-def _elsewhere(config: Config) -> frozenset[Path]:
+def cached(inner: str, patterns: Iterable[str]) -> bool:
+    """Whether patterns mean a cache file, by its name or by its path in the cache's directory."""
+    name = inner.rpartition("/")[2]
+    return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(inner, pattern) for pattern in patterns)
+
+
+def elsewhere(config: Config) -> frozenset[Path]:
     """Real paths of the databases with what SQLite keeps beside them, configuration files, archives, logs, cache."""
     databases = [os.path.realpath(database.path) for database in config.databases]
     others = [*config.config_files, *archive_file.every_file(config.archives)]
@@ -745,7 +749,7 @@ def _last_manifest(config: Config) -> Path:
 def _contract_digest(config: Config) -> str:
     """Digest of what the configuration says about the service; where backups go is not part of it."""
     facts = dataclasses.asdict(config)
-    for key in ("backup", "verify", "notify", "state_dir", "run_dir"):
+    for key in ("backup", "verify", "cache_cleanup", "notify", "state_dir", "run_dir"):
         facts.pop(key)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -17,7 +17,7 @@ from ..backup import restore
 from ..core import config as configuration
 from ..core.clock import Clock
 from ..core.errors import EngineError, as_engine_error
-from . import archives, backups, extraction, host, logs, notices, restores, rotation, salvaging, verification
+from . import archives, backups, extraction, host, housekeeping, logs, notices, restores, rotation, salvaging, verification
 from .command import EXIT_CODES, Command, Commands, Context
 from .stopping import Stopped, stoppable
 
@@ -37,7 +37,19 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = Commands(top, common)
-    for module in (host, archives, backups, verification, restores, salvaging, extraction, notices, rotation, logs):
+    for module in (
+        host,
+        archives,
+        backups,
+        verification,
+        restores,
+        salvaging,
+        extraction,
+        notices,
+        rotation,
+        logs,
+        housekeeping,
+    ):
         module.register(commands)
     return top
 

@@ -93,10 +93,14 @@ class Logs:
 
 @dataclass(frozen=True)
 class Cache:
-    """A directory of files that can be made again, and the names of those worth keeping."""
+    """A directory of files that can be made again, and the names of those worth keeping.
+
+    `regenerable` are patterns of those among them that may be removed, because the service makes them again.
+    """
 
     directory: Path
     patterns: Sequence[str]
+    regenerable: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -328,6 +332,61 @@ class LogReport:
 
 
 @dataclass(frozen=True)
+class ExportQuery:
+    """A query whose result for a calendar month is exported.
+
+    Attributes:
+        name: first part of the file's name.
+        database: name of the database.
+        sql: one SELECT that uses `:begin` and `:end`; see `sqlite.export.Export`.
+        format: `csv` or `parquet`.
+        spreadsheet: CSV that a spreadsheet takes for no formula.
+        blobs: `hex` or `base64`.
+        local_times: columns whose times are written in the time zone of the exchange.
+        require_rows: a month without a row is a failure.
+    """
+
+    name: str
+    database: str
+    sql: str
+    format: str
+    spreadsheet: bool
+    blobs: str
+    local_times: Sequence[str]
+    require_rows: bool
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Calendar months for external archival: what is exported, where to, and in whose time zone months begin."""
+
+    directory: Path
+    time_zone: str
+    timeout_s: float
+    queries: Sequence[ExportQuery]
+
+    def query(self, name: str) -> ExportQuery:
+        """The export of that name. Raises ConfigError listing the names that exist."""
+        for query in self.queries:
+            if query.name == name:
+                return query
+        known = ", ".join(query.name for query in self.queries)
+        raise ConfigError(f"there is no export named {name!r}; configured: {known or 'none'}", subject=name)
+
+
+@dataclass(frozen=True)
+class CacheCleanup:
+    """When a regenerable cache file may go: by its age, by the size of all. None, in the file also 0, is no limit.
+
+    `grace_s`: how long a file that was used is left alone.
+    """
+
+    max_age_days: float | None = None
+    max_bytes: int | None = None
+    grace_s: float = 3600
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything the engine knows about the service of this host."""
 
@@ -345,10 +404,12 @@ class Config:
     cache: Cache | None
     archives: Archives | None
     system: System | None
+    exports: Exports | None
     health: Health
     backup: Backup | None
     verify: Verify | None
     rotation: Rotation | None
+    cache_cleanup: CacheCleanup | None
     notify: Notify
     log_report: LogReport
     state_dir: Path
@@ -377,6 +438,12 @@ class Config:
         if self.backup is None:
             raise ConfigError("the configuration has no section backup", remedy="apply the role backup to this host")
         return self.backup
+
+    def require_exports(self) -> Exports:
+        """What is exported. Raises ConfigError when that is nothing."""
+        if self.exports is None or not self.exports.queries:
+            raise ConfigError("the configuration names no export", remedy="set service_exports")
+        return self.exports
 
     def require_verify(self) -> Verify:
         """The settings of a verifier. Raises ConfigError when this host is none."""
@@ -803,7 +870,7 @@ def _logs(section: _Section | None) -> Logs | None:
 def _cache(section: _Section | None) -> Cache | None:
     if section is None:
         return None
-    cache = Cache(section.file("directory"), section.texts("patterns"))
+    cache = Cache(section.file("directory"), section.texts("patterns"), section.texts("regenerable", []))
     section.close()
     return cache
 
@@ -825,6 +892,55 @@ def _archives(section: _Section | None, databases: Sequence[Database]) -> Archiv
     _unique(section, "tables", [table.name for table in tables])
     section.close()
     return archives
+
+
+def _exports(section: _Section | None, databases: Sequence[Database]) -> Exports | None:
+    if section is None:
+        return None
+    queries = []
+    for item in section.sections("queries"):
+        query = ExportQuery(
+            name=item.text("name"),
+            database=item.text("database"),
+            sql=item.text("query"),
+            format=item.choice("format", ("csv", "parquet"), "csv"),
+            spreadsheet=item.flag("spreadsheet", False),
+            blobs=item.choice("blobs", ("hex", "base64"), "hex"),
+            local_times=item.texts("local_times", []),
+            require_rows=item.flag("require_rows", False),
+        )
+        item.close()
+        if not NAME.fullmatch(query.name):
+            item.mistakes.append(f"{item.path}.name {query.name!r} becomes the name of a file")
+        if query.database not in [database.name for database in databases]:
+            item.mistakes.append(f"{item.path}.database {query.database!r} is not one of databases")
+        if query.spreadsheet and query.format != "csv":
+            item.mistakes.append(f"{item.path}.spreadsheet needs the format csv")
+        queries.append(query)
+    exports = Exports(
+        directory=section.file("directory"),
+        time_zone=section.text("time_zone", "UTC"),
+        timeout_s=section.number("timeout_s", 600, least=1),
+        queries=queries,
+    )
+    _unique(section, "queries", [query.name for query in queries])
+    section.close()
+    return exports
+
+
+def _cache_cleanup(section: _Section | None) -> CacheCleanup | None:
+    if section is None:
+        return None
+    default = CacheCleanup()
+    days = section.number("max_age_days", None, most=_MOST_KEPT)
+    size = section.integer("max_bytes", None, most=2**60)
+    cleanup = CacheCleanup(
+        max_age_days=days or None,
+        max_bytes=size or None,
+        grace_s=section.number("grace_s", default.grace_s),
+    )
+    section.close()
+    return cleanup
 
 
 def _system(section: _Section | None) -> System | None:
@@ -866,10 +982,12 @@ def parse(obj: Any, *, subject: str = "") -> Config:
         cache=_cache(top.optional("cache")),
         archives=_archives(top.optional("archives"), databases),
         system=_system(top.optional("system")),
+        exports=_exports(top.optional("exports"), databases),
         health=_health(top.section("health")),
         backup=_backup(backup) if backup else None,
         verify=_verify(verify) if verify else None,
         rotation=_rotation(rotation) if rotation else None,
+        cache_cleanup=_cache_cleanup(top.optional("cache_cleanup")),
         notify=_notify(top.section("notify")),
         log_report=_log_report(top.section("log_report")),
         state_dir=top.file("state_dir", "/var/lib/fluxmaint"),

@@ -25,8 +25,9 @@ from ..core.clock import Clock
 from ..core.config import Config, Database, TargetPath
 from ..core.errors import EngineError, InputError
 from ..core.fsio import free_bytes
+from ..core.period import CURRENT, month
 from ..core.run import run
-from ..sqlite import archive_file, connect, fingerprint, integrity
+from ..sqlite import archive_file, connect, export, fingerprint, hot_backup, integrity
 from ..sqlite.archive_selection import compile_query
 from . import probe
 
@@ -35,8 +36,6 @@ _EXAMPLES = frozenset({"dist", "example", "sample", "template"})
 _WALK_LIMIT = 200_000
 _VERSION = re.compile(rb"(\d+(?:\.\d+)+|\d+)")
 _TOOL_TIMEOUT_S = 20
-# Lock held by a hot backup of a rollback-journal database, per byte, on a two-core machine with a slow disk.
-_STALL_S_PER_BYTE = 0.35 / 1e9
 _LISTEN = "0A"  # state column of /proc/net/tcp
 _ANY_ADDRESS = frozenset({"0" * 8, "0" * 32})
 
@@ -119,6 +118,7 @@ def check(
     findings.mismatches.extend(overlaps(config))
     findings.facts["databases"] = {database.name: _database(database, findings) for database in config.databases}
     _archives(config, findings, clock)
+    _exports(config, findings, clock)
     _uncovered(config, findings)
     if unit_state is not None:
         _units(config, unit_state, findings)
@@ -190,7 +190,7 @@ def _database(database: Database, findings: Findings) -> dict[str, Any]:
             f"database {database.name}: SQLite {sqlite3.sqlite_version} in WAL mode can corrupt the database when"
             " several connections write or checkpoint at once; do not add writers, update SQLite to 3.51.3"
         )
-    stall_s = facts["bytes"] * _STALL_S_PER_BYTE
+    stall_s = hot_backup.predicted_wait_s(facts["bytes"])
     facts["predicted_stall_s"] = round(stall_s, 3) if facts["journal_mode"] != "wal" else 0.0
     if facts["predicted_stall_s"] > database.busy_timeout_s:
         findings.warnings.append(
@@ -235,6 +235,25 @@ def _archives(config: Config, findings: Findings, clock: Clock) -> None:
                 compile_query(connection, table, clock.now(), subject=str(path))
         except EngineError as error:
             findings.mismatches.append(f"archive {table.name}: {error}; correct service_archives")
+
+
+def _exports(config: Config, findings: Findings, clock: Clock) -> None:
+    """Compile each export against the live schema, and see that it asks for a month."""
+    if config.exports is None:
+        return
+    try:
+        period = month(CURRENT, config.exports.time_zone, clock.now())
+    except EngineError as error:
+        findings.mismatches.append(f"exports: {error}; correct service_time_zone")
+        return
+    for one in config.exports.queries:
+        path = config.database(one.database).path
+        try:
+            with connect.reading(path, busy_timeout_s=1.0) as connection:
+                compiled = export.compile_query(connection, one.sql, str(path), name=one.name)
+            export.require_period(compiled, period, str(path))
+        except EngineError as error:
+            findings.mismatches.append(f"export {one.name}: {error}; correct service_exports")
 
 
 def _uncovered(config: Config, findings: Findings) -> None:

@@ -50,6 +50,8 @@ from .mirror import Mirror
 VERIFY_LEVELS = ("open", "quick", "full")
 
 _SPARE_BYTES = 1 << 20
+# Lock held by a snapshot of a rollback-journal database, per byte, on a two-core machine with a slow disk.
+_WAIT_S_PER_BYTE = 0.35 / 1e9
 _ATTEMPTS = 5
 # SQLite's lock bytes (os_unix.c): PENDING, RESERVED and the 510 SHARED bytes lie side by side.
 _LOCK_START, _LOCK_LENGTH = 0x40000000, 512
@@ -176,6 +178,11 @@ def backup(
         verified=verify,
         notes=notes,
     )
+
+
+def predicted_wait_s(size: int) -> float:
+    """How long writers may have to wait for a snapshot of a rollback-journal database of `size` bytes, in seconds."""
+    return size * _WAIT_S_PER_BYTE
 
 
 def inspect(src: Path, dest: Path, *, overwrite: bool = False) -> tuple[Path, Path, list[str]]:
