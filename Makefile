@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV_PYTHON := .lab/venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup drill test lint sanity unit integration molecule bench build clean
+.PHONY: help setup drill test lint sanity unit integration molecule bench screenshot build clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z ]+:.*## / { printf "  make %-38s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ sanity unit integration molecule: ## Run one part of the tests
 
 bench: setup ## Measure beside other methods; BENCH_CASES, BENCH_SIZES, BENCH_ROUNDS choose, BENCH_DOCS=1 writes docs/
 	@$(VENV_PYTHON) -m tests.benchmarks.run
+
+screenshot: setup ## Draw docs/log-report.png: an example of the log report in Chromium
+	@$(VENV_PYTHON) -m tests.support.log_report_screenshot
 
 build: setup ## Build the collection artifact into .lab/dist
 	@.lab/venv/bin/ansible-galaxy collection build --force --output-path .lab/dist

@@ -24,7 +24,6 @@ from tests.support.log_report_example import empty, example, quiet, with_texts
 
 pytestmark = [
     pytest.mark.skipif(browsers.executable() is None, reason="chromium is not installed"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 WIDE, NARROW = 1280, 380
