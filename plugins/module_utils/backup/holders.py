@@ -76,7 +76,7 @@ def require_closed(paths: Iterable[Path]) -> None:
             f"still open: {listed}",
             subject=holders[0].path,
             untouched="every file of the service",
-            remedy="end these processes, then restore again",
+            remedy="end these processes, then try again",
             holders=[{"pid": holder.pid, "command": holder.command, "path": holder.path} for holder in holders],
         )
     shared = [path for path in existing if path.stat().st_mode & 0o066]

@@ -17,7 +17,20 @@ from ..backup import restore
 from ..core import config as configuration
 from ..core.clock import Clock
 from ..core.errors import EngineError, as_engine_error
-from . import archives, backups, extraction, host, housekeeping, logs, notices, restores, rotation, salvaging, verification
+from . import (
+    archives,
+    backups,
+    extraction,
+    host,
+    housekeeping,
+    logs,
+    notices,
+    restores,
+    rotation,
+    salvaging,
+    upkeep,
+    verification,
+)
 from .command import EXIT_CODES, Command, Commands, Context
 from .stopping import Stopped, stoppable
 
@@ -46,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         salvaging,
         extraction,
         notices,
+        upkeep,
         rotation,
         logs,
         housekeeping,

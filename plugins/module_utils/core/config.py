@@ -24,6 +24,7 @@ DROP_INS = "config.d"
 FORMAT = 1
 _MISSING = object()
 _MOST_KEPT = 36500
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 # Eleven days: more milliseconds than this do not fit into SQLite's 32 bits, more seconds not into every timer.
 _LONGEST_S = 1e6
 _LONGEST_AGE_S = 366 * 86400
@@ -290,6 +291,49 @@ class Notify:
 
 
 @dataclass(frozen=True)
+class Window:
+    """When a service may be stopped: on some days (`Sun`), from a time on (`03:00`), in the host's local time."""
+
+    days: Sequence[str]
+    start: str
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """When upkeep of a database is due, and what may be done for it.
+
+    Attributes:
+        window: when a whole database may be written anew.
+        stop_units: whether the units may be stopped for that.
+        wait_fraction: the longest predicted wait of a writer, as a fraction of the service's busy timeout.
+        free_ratio: fraction of free pages from which their room is given back, when it is `free_bytes` at the least.
+        refill_days: free pages that growth uses up again within so many days are left alone.
+        fragmentation: fraction of pages that do not follow the one before, from which a database is written anew.
+        fill: fraction of used bytes in the pages, below which a database is written anew.
+        stale_ratio: by what fraction the rows of a table may have changed since its statistics were made.
+        analysis_limit: how many rows of each index statistics are made from.
+        step_pages: how many free pages are given back in one transaction.
+        pause_s: between two such transactions.
+        timeout_s: how long the upkeep of one database may take.
+    """
+
+    window: Window
+    stop_units: bool
+    wait_fraction: float
+    free_ratio: float
+    free_bytes: int
+    refill_days: float
+    fragmentation: float
+    fill: float
+    stale_ratio: float
+    analysis_limit: int
+    step_pages: int
+    pause_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True)
 class LogFile:
     """One of the service's logs, and how it is written, from which follows how it can be rotated.
 
@@ -412,6 +456,7 @@ class Config:
     cache_cleanup: CacheCleanup | None
     notify: Notify
     log_report: LogReport
+    upkeep: Upkeep | None
     state_dir: Path
     run_dir: Path
 
@@ -567,6 +612,10 @@ def _is_pattern(value: Any) -> bool:
         return isinstance(value, str) and value != "" and re.compile(value) is not None
     except re.error:
         return False
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value) is not None
 
 
 def _plain_name(value: Any) -> bool:
@@ -754,6 +803,30 @@ def _verify(section: _Section) -> Verify:
     )
     section.close()
     return verify
+
+
+def _upkeep(section: _Section) -> Upkeep:
+    window = section.section("window")
+    days = window._take("days", f"a list of {', '.join(_DAYS)}", lambda v: _all(v, lambda day: day in _DAYS), ["Sun"])
+    start = window._take("start", "a time of day such as 03:00", _is_time, "03:00")
+    upkeep = Upkeep(
+        window=Window(list(days or []), str(start), window.number("duration_s", 7200, least=60, most=7 * 86400)),
+        stop_units=section.flag("stop_units", False),
+        wait_fraction=section.number("wait_fraction", 0.5, least=0.01, most=0.75),
+        free_ratio=section.number("free_ratio", 0.2, least=0.01, most=1),
+        free_bytes=section.integer("free_bytes", 16 << 20, most=2**50),
+        refill_days=section.number("refill_days", 30, most=_MOST_KEPT),
+        fragmentation=section.number("fragmentation", 0.6, least=0.05, most=1),
+        fill=section.number("fill", 0.5, most=0.95),
+        stale_ratio=section.number("stale_ratio", 0.5, least=0.01, most=100),
+        analysis_limit=section.integer("analysis_limit", 1000, least=10),
+        step_pages=section.integer("step_pages", 256, least=1, most=65536),
+        pause_s=section.number("pause_s", 0.1, most=60),
+        timeout_s=section.number("timeout_s", 3600, least=1),
+    )
+    window.close()
+    section.close()
+    return upkeep
 
 
 def parse_log_files(obj: Any) -> list[LogFile]:
@@ -966,6 +1039,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
     _unique(top, "databases", [database.name for database in databases])
     backup, verify = top.optional("backup"), top.optional("verify")
     rotation = top.optional("rotation")
+    upkeep = top.optional("upkeep")
     halt_file = top._take("halt_file", "an absolute path or null", lambda v: v is None or _absolute(v), None)
     config = Config(
         service=top.text("service"),
@@ -990,6 +1064,7 @@ def parse(obj: Any, *, subject: str = "") -> Config:
         cache_cleanup=_cache_cleanup(top.optional("cache_cleanup")),
         notify=_notify(top.section("notify")),
         log_report=_log_report(top.section("log_report")),
+        upkeep=_upkeep(upkeep) if upkeep else None,
         state_dir=top.file("state_dir", "/var/lib/fluxmaint"),
         run_dir=top.file("run_dir", "/run/fluxmaint"),
     )

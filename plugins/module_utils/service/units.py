@@ -20,8 +20,8 @@ UNIT_DIR = Path("/etc/systemd/system")
 HOLD_FILE = "50-fluxmaint-hold.conf"
 # `systemctl mask` cannot mask a unit whose file is in /etc, and a mask in /run is below it and gone after
 # a reboot. A failed assertion stops every kind of start: by hand, Restart=, timer, dependency, boot.
-_HOLD = """# A restore is in progress, see `fluxmaint status`; at its end this file goes.
-# After a crash, `fluxmaint restore --resume` finishes or undoes it.
+_HOLD = """# A restore, or upkeep of a database, is in progress; at its end this file goes.
+# After a crash, `fluxmaint restore --resume` or `fluxmaint maintain --resume` finishes or undoes it.
 [Unit]
 AssertPathExists=!/proc/self
 """

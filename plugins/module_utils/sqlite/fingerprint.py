@@ -107,6 +107,11 @@ def content_digests(
         return {name: _table_digest(con, name) for name in names}
 
 
+def digests(con: sqlite3.Connection) -> dict[str, dict[str, Any]]:
+    """As `content_digests` of all tables, through a connection that keeps others from writing meanwhile."""
+    return {name: _table_digest(con, name) for name in ordinary_tables(con)}
+
+
 def _table_digest(con: sqlite3.Connection, table: str) -> dict[str, Any]:
     # hidden: 1 = hidden column of a virtual table, 2 and 3 = generated columns, which are visible.
     info = [row for row in con.execute(f"PRAGMA table_xinfo({quoted(table)})") if row[6] != 1]

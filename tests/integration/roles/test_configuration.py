@@ -26,6 +26,7 @@ PLAYBOOK = """
   roles:
     - {role: fluxhero.maintenance.agent, tags: never}
     - {role: fluxhero.maintenance.backup, tags: never}
+    - {role: fluxhero.maintenance.database, tags: never}
   tasks:
     - ansible.builtin.copy:
         content: "{{ item.content | to_json }}"
@@ -34,6 +35,7 @@ PLAYBOOK = """
       loop:
         - {name: config.json, content: "{{ __agent_config }}"}
         - {name: config.d/backup.json, content: {backup: "{{ __backup_section }}"}}
+        - {name: config.d/database.json, content: "{{ __database_sections }}"}
 """
 VERIFIER = """
 - hosts: verifier
@@ -94,6 +96,9 @@ def test_guide_profile(tmp_path: Path) -> None:
     assert offsite.credentials_file == Path("/etc/fluxmaint/keys/offsite.json")
     assert isinstance(near, configuration.TargetPath)
     assert near.require_mount
+    assert config.upkeep is not None
+    assert config.upkeep.window == configuration.Window(["Sun"], "03:00", 7200)
+    assert config.upkeep.stop_units is True
 
 
 def test_upstream_profile(tmp_path: Path) -> None:

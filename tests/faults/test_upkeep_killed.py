@@ -1,0 +1,111 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SIGKILL at every step of upkeep: the database is whole, no promised row is lost, nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+INTEGRATION = Path(__file__).resolve().parents[1] / "integration"
+sys.path[:0] = [str(INTEGRATION / "upkeep"), str(INTEGRATION / "restore")]
+
+from upkeep_world import FAST, SLOW, UpkeepWorld, make_upkeep_world  # noqa: E402
+
+AROUND = ["measure", "check", "checked"], ["analyze", "check again", "kept"]
+VACUUM = {
+    "stopped": [
+        *("vacuum", "healthy", "begun", "held", "stopped", "settled", "rebuilt", "placing", "linked", "placed"),
+        *("recorded", "started", "ended"),
+    ],
+    "waiting": ["vacuum", "begun", "locked", "preimage", "vacuumed", "proven", "dropped"],
+    "given back": ["incremental_vacuum"],
+}
+
+
+def moments(way: str) -> list[str]:
+    return [*AROUND[0], *VACUUM[way], *AROUND[1]]
+
+
+def world_for(directory: Path, way: str, journal_mode: str) -> UpkeepWorld:
+    directory.mkdir(exist_ok=True)
+    auto_vacuum = "incremental" if way == "given back" else "none"
+    world = make_upkeep_world(directory, journal_mode, auto_vacuum)
+    world.expect(FAST if way == "waiting" else SLOW)
+    return world
+
+
+def drive(world: UpkeepWorld, moment: str = "") -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, INTEGRATION / "restore" / "with_engine.py", INTEGRATION / "upkeep" / "upkeep_driver.py"]
+    done = subprocess.run(
+        [*command, world.directory, world.journal_mode, moment], capture_output=True, timeout=60, check=False
+    )
+    assert done.stdout or done.returncode == -signal.SIGKILL, done.stderr.decode()
+    return done.returncode, json.loads(done.stdout) if done.stdout else {}
+
+
+WAYS = [("stopped", "delete"), ("stopped", "wal"), ("waiting", "delete"), ("given back", "delete")]
+
+
+@pytest.mark.parametrize(("way", "journal_mode"), WAYS)
+def test_moments_are_all_there_are(tmp_path: Path, way: str, journal_mode: str) -> None:
+    """The lists that the kill tests go through are complete, so no step escapes them."""
+    world = world_for(tmp_path / "world", way, journal_mode)
+    try:
+        status, result = drive(world)
+        assert status == 0, result
+        assert (world.directory / "moments.txt").read_text().splitlines() == moments(way)
+        world.require_whole()
+    finally:
+        world.service.stop()
+
+
+@pytest.mark.parametrize(
+    ("way", "journal_mode", "moment"),
+    [
+        pytest.param(way, mode, moment, id=f"{way}-{mode}-{moment}")
+        for way, mode in WAYS
+        for moment in moments(way)
+        if mode == "delete" or moment in ("held", "stopped", "settled", "rebuilt", "placed", "recorded")
+    ],
+)
+def test_killed(tmp_path: Path, way: str, journal_mode: str, moment: str) -> None:
+    world = world_for(tmp_path / "world", way, journal_mode)
+    try:
+        status, _nothing = drive(world, moment)
+        assert status == -signal.SIGKILL
+        if not world.service.hold_file.exists():
+            world.service.start(["writer.service"])  # as a reboot would
+        assert world.state() == "old"
+        status, result = drive(world)
+        assert status == 0, result
+        world.require_whole()
+        assert world.free_pages() < 20
+        world.journal.verify()
+        again = drive(world)[1]
+        assert (again["changed"], again["result"]) == (False, "ok"), again
+    finally:
+        world.service.stop()
+
+
+@pytest.mark.parametrize("moment", ["held", "placed", "started"])
+def test_killed_and_finished_at_boot(tmp_path: Path, moment: str) -> None:
+    """What the unit that runs at boot does: no new upkeep, only the service back with a whole database."""
+    world = world_for(tmp_path / "world", "stopped", "delete")
+    try:
+        assert drive(world, moment)[0] == -signal.SIGKILL
+        finished = world.finish()
+        assert finished is not None
+        assert finished["result"] == ("undone" if moment == "held" else "done")
+        assert world.state() == "old" and world.service.active() and not world.service.hold_file.exists()
+        assert not (world.config.state_dir / "upkeep.json").exists()
+        assert world.finish() is None
+    finally:
+        world.service.stop()
