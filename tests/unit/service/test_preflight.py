@@ -19,6 +19,7 @@ from fluxmaint.core import config as configuration
 from fluxmaint.core.errors import CommandError, InputError
 from fluxmaint.service import preflight
 from fluxmaint.service.preflight import Findings, Need
+from fluxmaint.sqlite import hot_backup
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_hazards_name_their_remedy(document: dict[str, Any], monkeypatch: pytest
     document["databases"].append({"name": "wal", "path": str(root / "data" / "wal.db")})
     document["databases"][0]["busy_timeout_s"] = 0.0
     (root / ".env").chmod(0o644)
-    monkeypatch.setattr(preflight, "_STALL_S_PER_BYTE", 1.0)
+    monkeypatch.setattr(hot_backup, "_WAIT_S_PER_BYTE", 1.0)
     monkeypatch.setattr(preflight.sqlite3, "sqlite_version_info", (3, 40, 1))
     findings = check(document)
     assert findings.ok
