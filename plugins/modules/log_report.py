@@ -21,13 +21,14 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Reads nothing. Reports from the totals there are, and says in RV(unread) which files hold something new.
+    details: Reads and writes nothing. Reports from the totals there are, and says in RV(unread) which files hold something new.
   diff_mode:
     support: none
     details: Totals grow; they have no readable difference.
   idempotent:
     support: full
-    details: A second run changes nothing unless something was logged in between.
+    details:
+      - A second run changes nothing unless something was logged in between. A report that is saved is written each time.
 options:
   config_file:
     description: The configuration of this host, written by the roles of this collection.
@@ -41,6 +42,12 @@ options:
     description: Return RV(report). Without it, logs are only read.
     type: bool
     default: true
+  save:
+    description:
+      - Write the report as HTML, text and JSON to the directory of reports that the host's configuration names, and
+        remove the oldest ones there. Needs O(report=true).
+    type: bool
+    default: false
   since:
     description:
       - The begin of the period, such as V(2026-11-23T02:00:00Z). The whole hour counts in which it lies.
@@ -64,12 +71,31 @@ EXAMPLES = r"""
     until: "2026-11-23T00:00:00Z"
   register: logs
 
+- name: Write the last seven days' report as HTML, text and JSON
+  fluxhero.maintenance.log_report:
+    save: true
+
 - name: Show failed trades
   ansible.builtin.debug:
     var: logs.report.totals.failed_trades
 """
 
 RETURN = r"""
+files:
+  description: The files of the report, by their formats.
+  returned: when O(save=true) and not in check mode
+  type: dict
+  sample: {"html": "/var/lib/fluxmaint/reports/report-2026-W47.html",
+           "json": "/var/lib/fluxmaint/reports/report-2026-W47.json",
+           "txt": "/var/lib/fluxmaint/reports/report-2026-W47.txt"}
+verdict:
+  description:
+    - What needs a look. The RV(verdict.kind) is V(quiet), V(look) or V(not known), and the same, or V(note), for each of
+      the findings.
+  returned: as RV(files)
+  type: dict
+  sample: {"kind": "look", "headline": "1 thing needs a look this week",
+           "findings": [{"kind": "look", "text": "1 trade failed: +1, none the week before.", "anchor": "top"}]}
 report:
   description:
     - The report, format 1 - period, totals of it and of the one before, hours, errors by type, messages, routes,
@@ -97,13 +123,18 @@ from typing import Any
 
 from ansible_collections.fluxhero.maintenance.plugins.module_utils.ansible import run_module
 from ansible_collections.fluxhero.maintenance.plugins.module_utils.core import config as configuration
-from ansible_collections.fluxhero.maintenance.plugins.module_utils.core.clock import parse_utc
+from ansible_collections.fluxhero.maintenance.plugins.module_utils.core.clock import Clock, parse_utc
+from ansible_collections.fluxhero.maintenance.plugins.module_utils.core.errors import InputError
+from ansible_collections.fluxhero.maintenance.plugins.module_utils.core.journal import Journal
 from ansible_collections.fluxhero.maintenance.plugins.module_utils.logs import reading, summary
+from ansible_collections.fluxhero.maintenance.plugins.module_utils.logs.report import files
 
 
 def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     config = configuration.load(Path(params["config_file"]))
     since, until = (parse_utc(params[name]) if params[name] else None for name in ("since", "until"))
+    if params["save"] and not params["report"]:
+        raise InputError("without report there is nothing to save", untouched="everything")
     result: dict[str, Any] = {}
     if params["read"] and check_mode:
         unread = reading.unread(config)
@@ -114,6 +145,10 @@ def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         result.update(changed=found["changed"], sources=found["sources"], warnings=failed)
     if params["report"] and not (check_mode and not reading.database_file(config).exists()):
         result["report"] = summary.summarise(config, since=since, until=until)
+        if params["save"]:
+            result["changed"] = True
+            if not check_mode:
+                result.update(files.save(result["report"], config, Journal(config.journal_file, Clock())))
     return result
 
 
@@ -123,6 +158,7 @@ def main() -> None:
             "config_file": {"type": "path", "default": "/etc/fluxmaint/config.json"},
             "read": {"type": "bool", "default": True},
             "report": {"type": "bool", "default": True},
+            "save": {"type": "bool", "default": False},
             "since": {"type": "str"},
             "until": {"type": "str"},
         },

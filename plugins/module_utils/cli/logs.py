@@ -62,12 +62,6 @@ def _report(context: Context) -> Answer:
     exit_code = 0 if findings.complete(document) else DEGRADED
     if not options.save and options.directory is None:
         return Answer(dict(document), text.render(document).rstrip("\n"), exit_code)
-    directory = options.directory or config.log_report.directory
-    keep = config.log_report.keep if options.directory is None else None
-    with context.journal(config).operation("log_report") as operation:
-        paths = {kind: str(path) for kind, path in files.write(document, directory, keep=keep).items()}
-        verdict = findings.judge(document)
-        operation.result = "degraded" if exit_code else "ok"
-        operation.evidence.update(files=paths, headline=verdict.headline)
-    data = {"files": paths, "period": document["period"], "verdict": verdict.as_dict()}
-    return Answer(data, "\n".join([verdict.headline, *paths.values()]), exit_code)
+    saved = files.save(document, config, context.journal(config), options.directory)
+    lines = [saved["verdict"]["headline"], *saved["files"].values()]
+    return Answer({"period": document["period"], **saved}, "\n".join(lines), exit_code)

@@ -43,5 +43,18 @@ def test_log_report_in_check_mode_for_real_and_again(tmp_path: Path) -> None:
     assert again["report"]["totals"] == done["report"]["totals"]
     assert modules("log_report", "--check", **arguments)["unread"] == []
 
+    reports = host.root / "reports"
+    host.document["log_report"] = {"directory": str(reports)}
+    config.write_text(json.dumps(host.document))
+    assert modules("log_report", "--check", save="true", **arguments)["state_word"] == "CHANGED"
+    assert not reports.exists()
+    saved = modules("log_report", save="true", **arguments)
+    assert saved["state_word"] == "CHANGED"
+    assert json.loads(Path(saved["files"]["json"]).read_bytes()) == saved["report"]
+    assert Path(saved["files"]["html"]).is_file()
+    assert saved["verdict"]["kind"] == "look"
+    refused = modules("log_report", save="true", report="false", **arguments)
+    assert refused["state_word"] == "FAILED" and "nothing to save" in refused["msg"]
+
     refused = modules("log_report", **{**arguments, "since": "last week"})
     assert refused["state_word"] == "FAILED" and "not a UTC time" in refused["msg"]

@@ -11,14 +11,17 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from ...core.config import Config
 from ...core.errors import InputError
 from ...core.fsio import atomic_write, fsync_dir
+from ...core.journal import Journal
 from ..summary import Document
 from . import page, text
+from .findings import complete, judge
 from .words import moment, week_of
 
-KEEP = 53
 LATEST = "latest"
 _MODE = 0o640
 
@@ -67,6 +70,22 @@ def write(document: Document, directory: Path, *, keep: int | None = None) -> di
     if keep is not None:
         _remove_old(directory, max(keep, 1), name)
     return files
+
+
+def save(document: Document, config: Config, journal: Journal, directory: Path | None = None) -> dict[str, Any]:
+    """Write a report to this host's reports, of which the configured number is kept; or to a directory that keeps all.
+
+    Returns:
+        `files` by their formats, and the `verdict`.
+    """
+    with journal.operation("log_report") as operation:
+        keep = config.log_report.keep if directory is None else None
+        written = write(document, directory or config.log_report.directory, keep=keep)
+        verdict = judge(document)
+        paths = {kind: str(path) for kind, path in written.items()}
+        operation.result = "ok" if complete(document) else "degraded"
+        operation.evidence.update(files=paths, headline=verdict.headline)
+    return {"files": paths, "verdict": verdict.as_dict()}
 
 
 def _point(link: Path, target: str) -> None:
