@@ -17,6 +17,7 @@ from fluxmaint.core.errors import ConfigError, LeaseError
 from fluxmaint.core.journal import Journal
 from fluxmaint.core.lease import Lease
 from fluxmaint.logs import rotation, rotators, stanzas
+from fluxmaint.logs.writers import Writers
 from rotation_scene import Scene, Writing, needs_logrotate, wait_for
 
 pytestmark = needs_logrotate
@@ -157,6 +158,20 @@ def test_d52_an_entry_for_files_that_do_not_exist_yet_is_seen(scene: Scene) -> N
     assert scene.codes() == ["second_stanza"]
 
 
+def test_d52_an_entry_that_leads_to_the_same_file_by_another_way_is_seen(scene: Scene) -> None:
+    log = scene.log("own")
+    log.touch()
+    (scene.top / "way").symlink_to(scene.directory)
+    (scene.top / "system.d" / "other").write_text(f"{scene.top}/way/*.log {{\n    missingok\n}}\n")
+    assert scene.codes() == ["second_stanza"]
+
+
+def test_processes_that_cannot_be_seen_refuse_the_log(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.log("own").touch()
+    monkeypatch.setattr(rotation, "writers", lambda _files: Writers((), 2))
+    assert scene.codes() == ["unseen"]
+
+
 def test_d52_a_handler_that_rotates_is_found_by_what_it_leaves(scene: Scene) -> None:
     log, other = scene.log("own"), scene.log("own", "other")
     scene.write("rotating", log, 2000)
@@ -234,8 +249,9 @@ def test_a_broken_entry_is_refused_by_logrotate_itself(scene: Scene, mistake: st
         right = next(line for line in text.splitlines() if line.strip().startswith("su "))
     assert right in text
     conf.write_text(text.replace(right, wrong, 1))
-    with pytest.raises(ConfigError):
-        rotation.validate([conf], system_config=scene.places.system_config, unit=scene.unit)
+    for system_config in (scene.places.system_config, scene.top / "none"):
+        with pytest.raises(ConfigError):
+            rotation.validate([conf], system_config=system_config, unit=scene.unit)
 
 
 def test_an_empty_entry_is_refused(scene: Scene) -> None:
