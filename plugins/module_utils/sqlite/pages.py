@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 INTERIOR_INDEX, INTERIOR_TABLE, LEAF_INDEX, LEAF_TABLE = 2, 5, 10, 13
 INTERIORS = (INTERIOR_INDEX, INTERIOR_TABLE)
@@ -26,8 +27,7 @@ class Unfit(ValueError):
     """Bytes are not what the format wants at this place."""
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One cell of a page that fits.
 
     Attributes:
@@ -54,11 +54,12 @@ class Cell:
 
 @dataclass
 class Page:
-    """A page as far as it fits: `dropped` counts the cells that do not."""
+    """A page as far as it fits: `dropped` counts the cells that do not, `count` is what its header says."""
 
     number: int
     kind: int
     data: bytes
+    count: int
     cells: list[Cell]
     dropped: int
     right: int = 0
@@ -101,8 +102,12 @@ class PageFile:
         first = os.pread(self._descriptor, 1, (number - 1) * self.page_size + start)
         return first[0] if first and first[0] in _HEADER else 0
 
-    def read(self, number: int) -> Page:
-        """A page of a tree with the cells that fit. Raises Unfit when it is no such page."""
+    def read(self, number: int, *, outline: bool = False) -> Page:
+        """A page of a tree with the cells that fit. Raises Unfit when it is no such page.
+
+        Args:
+            outline: of the cells only the pointers to children, and none on a leaf: enough to follow an index.
+        """
         data = self.bytes_of(number)
         start = 100 if number == 1 else 0
         kind = data[start]
@@ -115,16 +120,18 @@ class PageFile:
             raise Unfit(f"page {number} has no room for {count} cells")
         cells: list[Cell] = []
         dropped = 0
+        if outline and kind not in INTERIORS:
+            return Page(number, kind, data, count, cells, dropped)
         lowest = first + 2 * count
         for at in range(first, lowest, 2):
             offset = (data[at] << 8) | data[at + 1]
             try:
                 if offset < lowest:
                     raise Unfit("in the header")
-                cells.append(self._cell(kind, data, offset))
+                cells.append(_pointer(data, offset) if outline else self._cell(kind, data, offset))
             except (Unfit, IndexError):
                 dropped += 1
-        return Page(number, kind, data, *_apart(cells, dropped), right)
+        return Page(number, kind, data, count, *_apart(cells, dropped), right)
 
     def _cell(self, kind: int, data: bytes, offset: int) -> Cell:
         at, child, key = offset, 0, 0
@@ -210,6 +217,10 @@ class PageFile:
         return pages, True
 
 
+def _pointer(data: bytes, offset: int) -> Cell:
+    return Cell(offset, offset + 4, child=int.from_bytes(data[offset : offset + 4], "big"))
+
+
 def varint(data: bytes, at: int) -> tuple[int, int]:
     """An unsigned number of one to nine bytes, and where the next thing begins. IndexError at the end of the data."""
     value = data[at]
@@ -274,17 +285,18 @@ def _types(data: bytes, at: int, local: int, payload: int) -> Sequence[int]:
 
 def _apart(cells: list[Cell], dropped: int) -> tuple[list[Cell], int]:
     """The cells without those that lie on top of each other: one of the pointers is wrong, nobody knows which."""
-    ordered = sorted(cells, key=lambda cell: cell.offset)
+    ordered = sorted(cells)  # by offset
     wrong = set()
     reach, last = 0, -1
     for index, cell in enumerate(ordered):
         if cell.offset < reach:
-            wrong |= {id(cell), id(ordered[last])}
+            wrong |= {cell.offset, ordered[last].offset}
         if cell.end > reach:
             reach, last = cell.end, index
     if not wrong:
         return cells, dropped
-    return [cell for cell in cells if id(cell) not in wrong], dropped + len(wrong)
+    whole = [cell for cell in cells if cell.offset not in wrong]
+    return whole, dropped + len(cells) - len(whole)
 
 
 def record_values(payload: bytes, encoding: str) -> list[int | float | str | bytes | None]:

@@ -208,13 +208,15 @@ class Forest:
         if not self.pages.exists(number) or (number == 1 and tree.entry.root != 1):
             return None
         try:
-            page = self.pages.read(number)
+            page = self.pages.read(number, outline=tree.shape is None)
         except Unfit:
             return None
         if page.kind not in ((LEAF_TABLE, INTERIOR_TABLE) if tree.by_rowid else (LEAF_INDEX, INTERIOR_INDEX)):
             return None
         if tree.by_rowid and page.cells and not any(_inside(cell.key, within) for cell in page.cells):
             return None
+        if page.leaf and not page.count and number != tree.entry.root:
+            return None  # only a root can be empty
         if page.leaf and tree.shape is not None and page.cells:
             page.cells, lost = _divide(page.cells, lambda cell: _right_size(tree, cell))
             page.dropped += len(lost)
@@ -228,9 +230,8 @@ class Forest:
         return page
 
     def _hold(self, tree: Tree, page: Page, within: Range) -> None:
-        tree.pages.append(page.number)
         if tree.shape is None:
-            tree.cells += len(page.cells)
+            tree.cells += page.count
             return
         whole: list[Cell] = []
         for cell in page.cells:
@@ -247,6 +248,8 @@ class Forest:
         if lost:
             tree.dropped += lost
             tree.trimmed.add(page.number)
+        if whole:
+            tree.pages.append(page.number)
         tree.cells += len(whole)
 
     def _overflows(self, tree: Tree, cell: Cell) -> bool:

@@ -81,15 +81,17 @@ def build(path: Path, forest: Forest, layout: Layout) -> dict[str, Tree]:
 
 
 def _leaves(writer: _Writer, forest: Forest, tree: Tree, pages: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-    """Each page of a table with its largest key, written anew where cells of it do not hold."""
-    for number in pages:
-        page = forest.pages.read(number)
-        cells = page.cells
+    """The pages of a table, written anew where cells of them do not hold.
+
+    The keys between them are those of a tree that is only read from end to end: any that ascend.
+    """
+    for position, number in enumerate(pages):
         if number in tree.trimmed:
             cells = forest.good_cells(tree, number)
-            writer.leaf(page.data, number, [cell.offset for cell in cells])
-        if cells:
-            yield number, varint_bytes(max(cell.key for cell in cells))
+            if not cells:
+                continue
+            writer.leaf(forest.pages.bytes_of(number), number, [cell.offset for cell in cells])
+        yield number, varint_bytes(position)
 
 
 def _rows(forest: Forest, tree: Tree, pages: Iterable[int]) -> Iterator[bytes]:
