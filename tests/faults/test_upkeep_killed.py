@@ -1,10 +1,11 @@
 # Copyright: FluxHero maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SIGKILL at every step of upkeep: the database is whole, no promised row is lost, nothing stays behind."""
+"""SIGKILL and full disks in upkeep: the database is whole, no promised row is lost, nothing stays behind."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fluxmaint.core.errors import EngineError
+
+from tests.faults.disks import mounted, needs_mount
 
 INTEGRATION = Path(__file__).resolve().parents[1] / "integration"
 sys.path[:0] = [str(INTEGRATION / "upkeep"), str(INTEGRATION / "restore")]
@@ -73,10 +77,10 @@ def test_moments_are_all_there_are(tmp_path: Path, way: str, journal_mode: str) 
         pytest.param(way, mode, moment, id=f"{way}-{mode}-{moment}")
         for way, mode in WAYS
         for moment in moments(way)
-        if mode == "delete" or moment in ("held", "stopped", "settled", "rebuilt", "placed", "recorded")
+        if mode == "delete" or moment in ("stopped", "rebuilt", "placed")
     ],
 )
-def test_killed(tmp_path: Path, way: str, journal_mode: str, moment: str) -> None:
+def test_upkeep_killed(tmp_path: Path, way: str, journal_mode: str, moment: str) -> None:
     world = world_for(tmp_path / "world", way, journal_mode)
     try:
         status, _nothing = drive(world, moment)
@@ -84,19 +88,18 @@ def test_killed(tmp_path: Path, way: str, journal_mode: str, moment: str) -> Non
         if not world.service.hold_file.exists():
             world.service.start(["writer.service"])  # as a reboot would
         assert world.state() == "old"
-        status, result = drive(world)
-        assert status == 0, result
+        assert world.maintain()["result"] == "ok"
         world.require_whole()
         assert world.free_pages() < 20
         world.journal.verify()
-        again = drive(world)[1]
+        again = world.maintain()
         assert (again["changed"], again["result"]) == (False, "ok"), again
     finally:
         world.service.stop()
 
 
 @pytest.mark.parametrize("moment", ["held", "placed", "started"])
-def test_killed_and_finished_at_boot(tmp_path: Path, moment: str) -> None:
+def test_upkeep_killed_and_finished_at_boot(tmp_path: Path, moment: str) -> None:
     """What the unit that runs at boot does: no new upkeep, only the service back with a whole database."""
     world = world_for(tmp_path / "world", "stopped", "delete")
     try:
@@ -109,3 +112,37 @@ def test_killed_and_finished_at_boot(tmp_path: Path, moment: str) -> None:
         assert world.finish() is None
     finally:
         world.service.stop()
+
+
+@needs_mount
+@pytest.mark.parametrize(
+    ("way", "moment"),
+    [
+        ("stopped", "settled"),
+        ("stopped", "rebuilt"),
+        ("waiting", "locked"),
+        ("waiting", "preimage"),
+        ("given back", "check again"),
+    ],
+)
+def test_upkeep_on_a_disk_that_fills_up(tmp_path: Path, way: str, moment: str) -> None:
+    """It fails, or ends; the service may run on with every row, and the next run does what is due."""
+    with mounted(tmp_path / "disk", "64M") as disk:
+        world = world_for(disk.path / "world", way, "delete")
+
+        def progress(step: str, _facts: dict[str, Any]) -> None:
+            if step == moment:
+                subprocess.run(disk.fill, shell=True, check=False, timeout=60)
+
+        try:
+            with contextlib.suppress(EngineError):
+                world.maintain(progress=progress)
+            disk.free()
+            assert not world.service.hold_file.exists()
+            world.service.start(["writer.service"])  # which may have ended on the full disk
+            assert world.maintain()["result"] == "ok"
+            world.require_whole()
+            assert world.free_pages() < 20
+            world.journal.verify()
+        finally:
+            world.service.stop()

@@ -175,9 +175,11 @@ def _statistics_due(sizes: Sizes, known: Mapping[str, int] | None, limits: Upkee
         now = rows.get(name, base)
         if max(now, base) >= _FEWEST_ROWS and abs(now - base) > limits.stale_ratio * max(base, 1):
             changed.append(f"{name} had {base} rows and has {now}")
-    tables = (*missing, *(text.split(" had ")[0] for text in changed))
+    if not missing and not changed:
+        return []
     why = [f"no statistics of {', '.join(missing)}"] if missing else []
-    return [Due(ANALYZE, "; ".join([*why, *changed]), tables)] if tables else []
+    # Of all tables, as each takes little: those that are still small would be due soon.
+    return [Due(ANALYZE, "; ".join([*why, *changed]), tuple(sorted(name for name, count in rows.items() if count)))]
 
 
 def _scattered(sizes: Sizes, limits: Upkeep, memory: Memory) -> str:

@@ -23,6 +23,7 @@ LIMITS: dict[str, Any] = {
     "stop_units": True,
     "free_bytes": 100_000,
     "pause_s": 0.001,
+    "stale_ratio": 100,  # the service writes a hundred rows a second
 }
 # So that a small database counts as one that keeps its writers waiting, or does not on any machine.
 SLOW, FAST = {"stopped": 1e-6, "waiting": 1.0}, {"stopped": 1e-6, "waiting": 1e-7}
