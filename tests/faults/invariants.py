@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,9 +110,9 @@ class Invariants:
 
     def nothing_is_falsely_a_success(self, ran: Ran, away: tuple[str, ...] = ()) -> None:
         operation = str(ran.argv[0])
-        ends = [entry for entry in self._journal(operation) if entry["event"] == "end"]
         if ran.killed:
             return  # what it had committed is looked at by `committed_is_whole`
+        ends = [entry for entry in self._journal(operation, ran) if entry["event"] == "end"]
         assert ran.out or ran.code == 2, f"exit code {ran.code} without a word: {ran.err}"
         said = ran.result
         assert "Traceback" not in ran.err
@@ -120,6 +121,8 @@ class Invariants:
         elif operation == "prove" and ran.code == 0:
             assert said["result"] == "proven" and ends[-1]["result"] == "ok"
             assert ends[-1]["generation"] == said["generation"]
+        elif operation in ("prune", "verify") and ran.code in RESULTS:
+            assert ends[-1]["result"] == said["result"] == RESULTS[ran.code]
         elif ran.code not in RESULTS:
             assert said["error"] and said["message"]
         if ran.code not in RESULTS and ends and said["error"] != "LeaseError":
@@ -177,8 +180,12 @@ class Invariants:
             self.scene.fetched(target, identity)
             self.scene.whole.add(state)
 
-    def _journal(self, operation: str) -> list[dict[str, Any]]:
+    def _journal(self, operation: str, ran: Ran | None = None) -> list[dict[str, Any]]:
+        """What the journal says of an operation: of the host that ran it, or else of the one that usually does."""
         file = self.scene.verifier_journal if operation == "prove" else self.scene.journal
+        if ran is not None and operation == "verify":
+            config = Path(ran.argv[ran.argv.index("--config") + 1])
+            file = Path(json.loads(config.read_text())["state_dir"]) / "journal.jsonl"
         return Journal(file).read(operation) if file.exists() else []
 
     # ---- 4
