@@ -90,21 +90,21 @@ databases:
     disk_free_bytes:
       description: Free bytes of its file system.
       type: int
-    items:
+    objects:
       description:
         - Each table and index, the largest first - C(name), C(table), C(kind), C(bytes), C(pages), C(unused_bytes),
           C(fill), C(gaps) (pages that do not follow the one before), C(rows) of tables.
-        - Null when they could not be told; RV(databases[].no_items) says why.
+        - Null when they could not be told; RV(databases[].no_objects) says why.
       type: list
       elements: dict
-    no_items:
-      description: Why there are no C(items); else empty.
+    no_objects:
+      description: Why there are no C(objects); else empty.
       type: str
     fragmentation:
-      description: Fraction of pages that do not follow the one before; null without C(items).
+      description: Fraction of pages that do not follow the one before; null without C(objects).
       type: float
     fill:
-      description: Fraction of the bytes in the pages that are used; null without C(items).
+      description: Fraction of the bytes in the pages that are used; null without C(objects).
       type: float
     measured:
       description: V(live) or V(snapshot).

@@ -99,11 +99,11 @@ def _database_lines(item: Mapping[str, Any]) -> list[str]:
         f"  growth     {grows}",
         f"  disk full  {when}, {size_text(item['disk_free_bytes'])} free",
     ]
-    if item["items"] is None:
-        return [*lines, f"  tables     unknown: {item['no_items']}"]
+    if item["objects"] is None:
+        return [*lines, f"  tables     unknown: {item['no_objects']}"]
     lines.append(f"  pages      {_percent(item['fill'])} full, {_percent(item['fragmentation'])} scattered")
-    rows = [("  name", "kind", "size", "rows", "full", "scattered"), *(_row(part) for part in item["items"])]
-    return [*lines, *table_lines(rows), "", *plot(item["items"])]
+    rows = [("  name", "kind", "size", "rows", "full", "scattered"), *(_row(part) for part in item["objects"])]
+    return [*lines, *table_lines(rows), "", *plot(item["objects"])]
 
 
 def _row(part: Mapping[str, Any]) -> tuple[str, ...]:

@@ -230,7 +230,7 @@ class _Planned:
             "facts": {
                 **facts,
                 "journal_mode": self.sizes.journal_mode,
-                "unknown": self.sizes.no_items,
+                "unknown": self.sizes.no_objects,
                 "growth_bytes_per_day": self.growth,
                 "disk_free_bytes": self.sizes.disk_free_bytes,
                 "busy_timeout_s": self.database.busy_timeout_s,
@@ -251,7 +251,7 @@ class _Planner:
 
     def plan(self, database: Database) -> _Planned:
         sizes = size.measure(database.path, copy_dir=self.config.state_dir, clock=self.clock)
-        if sizes.items is not None and not any(item.kind == "table" and item.rows is not None for item in sizes.items):
+        if sizes.objects is not None and not sizes.rows():
             raise PreconditionError(
                 "there is no table in it", subject=str(database.path), remedy="check the path of the contract"
             )

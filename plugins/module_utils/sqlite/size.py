@@ -69,9 +69,9 @@ class Sizes:
         free_page_bytes: in pages that are free, which new rows use first.
         free_ratio: free pages as a fraction of all pages.
         disk_free_bytes: on the file system of the database.
-        items: largest first; None when they could not be told, for the reason `no_items`.
-        fragmentation: fraction of pages that do not lie behind the one before them, and `fill` of all items; None
-            without items.
+        objects: largest first; None when they could not be told, for the reason `no_objects`.
+        fragmentation: fraction of pages that do not lie behind the one before them, and `fill` of all objects; None
+            without objects.
         measured: `live`, or `snapshot` when reading the live database would have kept writers waiting.
     """
 
@@ -86,8 +86,8 @@ class Sizes:
     auto_vacuum: str
     journal_mode: str
     disk_free_bytes: int
-    items: list[Item] | None
-    no_items: str
+    objects: list[Item] | None
+    no_objects: str
     fragmentation: float | None
     fill: float | None
     measured: str
@@ -99,7 +99,7 @@ class Sizes:
 
     def rows(self) -> dict[str, int]:
         """Rows by table, as far as they are known."""
-        return {item.name: item.rows for item in self.items or () if item.rows is not None}
+        return {item.name: item.rows for item in self.objects or () if item.rows is not None}
 
 
 def measure(
@@ -131,13 +131,13 @@ def measure(
         if "holds a lock" in error.message:
             raise
         sizes = _facts_only(real, "reading them would keep writers waiting for too long, and there is no snapshot")
-    if sizes.items is not None or copy_dir is None or header.wal or "no snapshot" not in sizes.no_items:
+    if sizes.objects is not None or copy_dir is None or header.wal or "no snapshot" not in sizes.no_objects:
         return sizes
     try:
         return _from_snapshot(real, copy_dir, sizes, deadline)
     except EngineError as error:
         reason = f"reading them would keep writers waiting for too long, and there is no snapshot: {error.message}"
-        return dataclasses.replace(sizes, no_items=reason)
+        return dataclasses.replace(sizes, no_objects=reason)
 
 
 def growth_per_day(samples: Sequence[tuple[datetime, int]], now: datetime) -> float | None:
@@ -225,8 +225,8 @@ def _sizes(con: sqlite3.Connection, real: Path, items: list[Item] | None, reason
         auto_vacuum=_MODES[int(ask("auto_vacuum"))],
         journal_mode=str(ask("journal_mode")),
         disk_free_bytes=free_bytes(real.parent),
-        items=items,
-        no_items=reason,
+        objects=items,
+        no_objects=reason,
         fragmentation=round(sum(item.gaps for item in items) / max(1, page_total), 6) if items is not None else None,
         fill=round(1 - sum(item.unused_bytes for item in items) / max(1, total), 6) if items is not None else None,
         measured="live",

@@ -44,4 +44,4 @@ def test_nothing_is_lost_and_nothing_fails(tmp_path: Path, step: str, mode: str)
     copy = tmp_path / "copy"
     copy.write_bytes(path.read_bytes())  # the writer has closed it: it is one file
     assert require_prefix(copy) == writer.report["last"]
-    assert measure(path).items is not None and sorted(tmp_path.iterdir()) == sorted([copy, path])
+    assert measure(path).objects is not None and sorted(tmp_path.iterdir()) == sorted([copy, path])

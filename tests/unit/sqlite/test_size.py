@@ -45,14 +45,14 @@ def test_each_table_and_index_is_told(tmp_path: Path, mode: str) -> None:
         mode=mode,
     )
     sizes = measure(path)
-    assert sizes.items is not None and sizes.no_items == "" and sizes.measured == "live"
+    assert sizes.objects is not None and sizes.no_objects == "" and sizes.measured == "live"
     assert sizes.rows() == {'odd "name"; ü': 3000, "keyed": 3000, "empty": 0}
-    kinds = {item.name: (item.table, item.kind) for item in sizes.items}
+    kinds = {item.name: (item.table, item.kind) for item in sizes.objects}
     assert list(kinds.values()).count(("keyed", "index")) == 1
-    assert sum(item.pages for item in sizes.items) == sizes.page_count - sizes.freelist_count
-    assert sum(item.bytes for item in sizes.items) == sizes.used_bytes
-    assert all(0 <= item.fill <= 1 and item.gaps < item.pages for item in sizes.items)
-    assert [item.bytes for item in sizes.items] == sorted((item.bytes for item in sizes.items), reverse=True)
+    assert sum(item.pages for item in sizes.objects) == sizes.page_count - sizes.freelist_count
+    assert sum(item.bytes for item in sizes.objects) == sizes.used_bytes
+    assert all(0 <= item.fill <= 1 and item.gaps < item.pages for item in sizes.objects)
+    assert [item.bytes for item in sizes.objects] == sorted((item.bytes for item in sizes.objects), reverse=True)
     assert sizes.bytes >= sizes.page_count * sizes.page_size or mode == "wal"
     assert sizes.journal_mode == mode and sizes.disk_free_bytes > 0
 
@@ -91,8 +91,8 @@ def test_a_library_that_cannot_tell_gives_the_reason_in_place_of_numbers(tmp_pat
     # A table of that name hides dbstat as a library without it does.
     path = make(tmp_path / "a.db", "CREATE TABLE dbstat(x)", "INSERT INTO dbstat VALUES (1)")
     sizes = measure(path)
-    assert sizes.items is None and sizes.fragmentation is None and sizes.fill is None
-    assert "cannot tell" in sizes.no_items
+    assert sizes.objects is None and sizes.fragmentation is None and sizes.fill is None
+    assert "cannot tell" in sizes.no_objects
     assert sizes.rows() == {} and sizes.page_count == 2
 
 
@@ -100,7 +100,7 @@ def test_writers_do_not_wait_for_longer_than_the_budget(tmp_path: Path) -> None:
     create = "CREATE TABLE t(id INTEGER PRIMARY KEY, note TEXT)"
     path = make(tmp_path / "a.db", "PRAGMA page_size=512", "VACUUM", create, rows("t", 60000))
     refused = measure(path, budget_s=0.0001)
-    assert refused.items is None and "keep writers waiting" in refused.no_items
+    assert refused.objects is None and "keep writers waiting" in refused.no_objects
     copied = measure(path, budget_s=0.0001, copy_dir=tmp_path)
     assert copied.measured == "snapshot" and copied.rows() == {"t": 60000}
     assert (copied.path, copied.bytes) == (str(path), path.stat().st_size)
