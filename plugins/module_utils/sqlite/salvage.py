@@ -107,6 +107,7 @@ def rows(copy: Path, destination: Path, *, generation: Path | None, deadline: De
             schema = _Schema.read(pages, layout, generation, salvaged.notes)
             salvaged.schema_whole = schema.whole
             forest = Forest(pages, lambda: deadline.check("looking at the pages of the damaged database"))
+            deadline.check("copying the damaged database")
             forest.free(layout.first_free)
             if not forest.free_whole:
                 salvaged.notes.append("the list of free pages is damaged: deleted rows may be among the doubtful")

@@ -19,8 +19,10 @@ from typing import Any
 
 import pytest
 from fluxmaint.core.clock import Clock
+from fluxmaint.core.errors import IntegrityError, PreconditionError, TimeoutExceeded
 from fluxmaint.sqlite import salvage, salvage_compare
 from fluxmaint.sqlite.connect import Deadline
+from fluxmaint.sqlite.pages import signed_varint, varint_bytes
 from fluxmaint.sqlite.salvage_compare import Doubts, TableRows
 
 PAGE = 512
@@ -187,7 +189,7 @@ def test_flipped_bits_anywhere_never_make_a_row_certain(tmp_path: Path) -> None:
     world = build(tmp_path)
     size = world.live.stat().st_size
     chance = random.Random(4711)
-    for _number in range(150):
+    for _number in range(80):
         bad = world.copy()
         data = bytearray(bad.read_bytes())
         for _flip in range(chance.choice((1, 1, 3, 20))):
@@ -197,3 +199,226 @@ def test_flipped_bits_anywhere_never_make_a_row_certain(tmp_path: Path) -> None:
         require_honest(world, salvaged, found, exact=False)
         for path in tmp_path.glob("bad-*"):
             path.unlink()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"page_size": 1024, "encoding": "UTF-16le"},
+        {"page_size": 512, "encoding": "UTF-16be", "vacuum": 1},
+        {"page_size": 4096, "vacuum": 2},
+        {"page_size": 65536},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_other_forms_of_the_file_are_read_the_same_way(tmp_path: Path, options: dict[str, Any]) -> None:
+    world = build(tmp_path, **options)
+    size = options["page_size"]
+    pages = world.live.stat().st_size // size
+    for page in sorted({1, 2, 3, pages // 2, pages}):
+        bad = world.copy()
+        zero(bad, page, page_size=size)
+        salvaged, found = world.salvage(bad)
+        require_honest(world, salvaged, found, exact=page == 1)
+    sound = world.copy()
+    salvaged, found = world.salvage(sound)
+    assert salvaged.complete
+    for table in TABLES:
+        assert content(salvaged.path, table) == content(world.live, table)
+
+
+def test_the_whole_schema_comes_back_and_counters_go_on(damaged: Damaged) -> None:
+    salvaged, _found = damaged.salvage(damaged.copy())
+    question = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY 1, 2"
+    schemas = []
+    for path in (damaged.live, salvaged.path):
+        with contextlib.closing(sqlite3.connect(path)) as con:
+            schemas.append((con.execute(question).fetchall(), con.execute("PRAGMA user_version").fetchone()))
+    assert schemas[0] == schemas[1]
+    with contextlib.closing(sqlite3.connect(salvaged.path)) as con, con:
+        assert con.execute("SELECT count(*) FROM winners").fetchone() == (148,)
+        assert con.execute("SELECT twice, typeof(price) FROM quotes WHERE id = 4").fetchone() == (8, "real")
+        assert con.execute("SELECT value FROM settings WHERE name = 'newest'").fetchone() == (
+            149,
+        )  # no trigger has run
+        added = con.execute("INSERT INTO trades(timestamp) VALUES ('later')").lastrowid
+        assert added == 150
+
+
+def test_a_number_that_was_given_out_is_not_given_out_again(damaged: Damaged) -> None:
+    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+        con.execute("DELETE FROM trades WHERE id > 100")
+        root = con.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone()[0]
+    bad = damaged.copy()
+    zero(bad, root)
+    salvaged, _found = damaged.salvage(bad)
+    with contextlib.closing(sqlite3.connect(salvaged.path)) as con, con:
+        assert con.execute("INSERT INTO trades(timestamp) VALUES ('later')").lastrowid == 130  # after the generation's
+
+
+def test_truncated_files_give_the_rows_before_the_cut(damaged: Damaged) -> None:
+    size = damaged.live.stat().st_size
+    for part in (0.95, 0.6, 0.3):
+        bad = damaged.copy()
+        with open(bad, "r+b") as stream:
+            stream.truncate(int(size * part))
+        salvaged, found = damaged.salvage(bad)
+        require_honest(damaged, salvaged, found, exact=True)
+        assert sum(told.rows for told in found.values()) > 0
+
+
+def test_runs_of_zero_pages_and_a_wrong_header(damaged: Damaged) -> None:
+    pages = damaged.live.stat().st_size // PAGE
+    for first, count in ((5, 10), (pages // 2, pages // 4), (2, pages - 2)):
+        bad = damaged.copy()
+        zero(bad, first, count)
+        salvaged, found = damaged.salvage(bad)
+        require_honest(damaged, salvaged, found, exact=False)
+    for offset, data in ((0, b"garbage!"), (16, b"\x40\x00"), (56, b"\0\0\0\2"), (20, b"\x20"), (28, b"\0\0\0\3")):
+        bad = damaged.copy()
+        write(bad, offset, data)
+        salvaged, found = damaged.salvage(bad)
+        require_honest(damaged, salvaged, found, exact=True)
+        assert all(told.lost == 0 for told in found.values()), offset
+
+
+def test_without_a_generation_the_header_is_found_again_and_orphans_are_in_doubt(damaged: Damaged) -> None:
+    bad = damaged.copy()
+    write(bad, 0, b"garbage!")
+    salvaged, found = damaged.salvage(bad, generation=False)
+    assert "the header of the database is damaged" in salvaged.notes
+    assert found["trades"] == TableRows(149, None, 149, 0, 0, None)
+    with contextlib.closing(sqlite3.connect(damaged.live)) as con:
+        [(root,)] = con.execute("SELECT rootpage FROM sqlite_master WHERE name = 'trades'")
+    bad = damaged.copy()
+    zero(bad, root)
+    salvaged, found = damaged.salvage(bad, generation=False)
+    assert found["trades"].rows == 149
+    assert found["trades"].doubtful == 149
+    assert found["trades"].saved == 0
+    assert found["trades"].lost == 0  # the index counts them
+
+
+def test_without_any_schema_there_is_a_clear_refusal(damaged: Damaged) -> None:
+    bad = damaged.copy()
+    zero(bad, 1)
+    with pytest.raises(IntegrityError, match="its schema cannot be read"):
+        damaged.salvage(bad, generation=False)
+
+
+def test_deleted_rows_do_not_come_back(damaged: Damaged) -> None:
+    """Free pages keep what was deleted; also where the list of them is damaged it is never certain."""
+    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+        con.execute("PRAGMA secure_delete = OFF")
+        con.execute("CREATE TABLE old(id INTEGER PRIMARY KEY, timestamp TEXT NOT NULL, symbol TEXT, pnl REAL)")
+        con.execute("INSERT INTO old SELECT id + 1000, timestamp, 'OLD', pnl FROM trades")
+        con.commit()
+        con.execute("DROP TABLE old")
+        [(root,)] = con.execute("SELECT rootpage FROM sqlite_master WHERE name = 'trades'")
+        assert con.execute("PRAGMA freelist_count").fetchone()[0] > 10
+    bad = damaged.copy()
+    zero(bad, root)
+    salvaged, _found = damaged.salvage(bad)
+    assert set(content(salvaged.path, "trades")) == set(content(damaged.live, "trades"))
+    for generation in (True, False):
+        bad = damaged.copy()
+        zero(bad, root)
+        write(bad, 32, bytes(8))  # and now nothing says that the pages are free
+        salvaged, found = damaged.salvage(bad, generation=generation)
+        told = found["trades"]
+        assert told.rows > 149
+        assert told.doubtful >= told.rows - 129  # what the generation has is certain, nothing else
+        assert told.newer in (0, None)
+        assert told.saved == (128 if generation else 0)
+
+
+def test_a_page_that_two_tables_claim_belongs_to_neither_by_right(damaged: Damaged) -> None:
+    """A pointer of one table leads into another one of the same shape: its rows must not move over."""
+    with contextlib.closing(sqlite3.connect(damaged.generation)) as con, con:
+        con.execute("CREATE TABLE other(id INTEGER PRIMARY KEY, timestamp TEXT, symbol TEXT, pnl REAL)")
+        con.execute("INSERT INTO other SELECT id, timestamp, 'QQQ', pnl FROM trades")
+    shutil.copyfile(damaged.generation, damaged.live)
+    with contextlib.closing(sqlite3.connect(damaged.live)) as con:
+        roots = dict(con.execute("SELECT name, rootpage FROM sqlite_master WHERE name IN ('trades', 'other')"))
+    data = bytearray(damaged.live.read_bytes())
+    start, other = ((roots[name] - 1) * PAGE for name in ("trades", "other"))
+    at = start + int.from_bytes(data[start + 12 : start + 14], "big")
+    theirs = other + int.from_bytes(data[other + 12 : other + 14], "big")
+    data[at : at + 4] = data[theirs : theirs + 4]
+    for generation in (True, False):
+        bad = damaged.copy()
+        bad.write_bytes(data)
+        salvaged, found = damaged.salvage(bad, generation=generation)
+        symbols = {row[3] for row in content(salvaged.path, "trades")}
+        assert "QQQ" not in symbols
+        assert {row[3] for row in content(salvaged.path, "other")} <= {"QQQ"}
+        if generation:
+            assert found["other"].lost == 0
+
+
+def test_a_flipped_value_is_doubtful_and_not_merged(damaged: Damaged) -> None:
+    bad = damaged.copy()
+    data = bad.read_bytes()
+    stamp = b"2026-11-03T05:00:00ZSPY"
+    assert data.count(stamp) == 1
+    bad.write_bytes(data.replace(stamp, b"2026-11-03T05:00:00ZSQY"))
+    salvaged, found = damaged.salvage(bad)
+    assert found["trades"].doubtful == 2  # this one, and number 5, which the service has changed
+    merged = damaged.top / "merged.db"
+    doubts = Doubts.of(salvaged)
+    added = salvage_compare.merge(damaged.generation, salvaged.path, merged, doubts=doubts, deadline=deadline())
+    assert added == {"trades": 20, "quotes": 20, "settings": 6, "notes": 2, "odd 'name'": 6}
+    before, now = content(damaged.generation, "trades"), content(merged, "trades")
+    assert now[: len(before)] == before
+    assert len(now) == 149
+    assert ("newest", "newest", 129) in content(merged, "settings")  # the trigger has not run again
+    with contextlib.closing(sqlite3.connect(merged)) as con:
+        assert con.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (1,)
+        assert con.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_rows_that_do_not_fit_together_are_not_merged(damaged: Damaged) -> None:
+    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+        con.execute("DELETE FROM \"odd 'name'\" WHERE word = 'word 3'")
+        con.execute("INSERT INTO \"odd 'name'\" VALUES ('word 3', 1)")
+    salvaged, _found = damaged.salvage(damaged.copy())
+    merged = damaged.top / "merged.db"
+    with pytest.raises(PreconditionError, match="do not fit to the generation: UNIQUE"):
+        salvage_compare.merge(
+            damaged.generation, salvaged.path, merged, doubts=Doubts.of(salvaged), deadline=deadline()
+        )
+    assert not merged.exists()
+
+
+def test_rows_that_the_table_itself_refuses_are_counted(damaged: Damaged) -> None:
+    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+        con.execute("PRAGMA ignore_check_constraints = ON")
+        con.execute("UPDATE \"odd 'name'\" SET \"select\" = -1 WHERE word = 'word 9'")
+    salvaged, found = damaged.salvage(damaged.copy())
+    assert salvaged.tables["odd 'name'"].rejected == 1
+    assert found["odd 'name'"].lost == 1
+    assert not salvaged.complete
+
+
+def test_full_text_tables_keep_their_content(tmp_path: Path) -> None:
+    path = tmp_path / "live.db"
+    with contextlib.closing(sqlite3.connect(path)) as con, con:
+        con.execute("CREATE VIRTUAL TABLE news USING fts5(title, body)")
+        con.executemany("INSERT INTO news VALUES (?, ?)", [(f"title {n}", f"market word{n}") for n in range(300)])
+    out = tmp_path / "out.db"
+    salvage.rows(path, out, generation=None, deadline=deadline())
+    with contextlib.closing(sqlite3.connect(out)) as con:
+        assert con.execute("SELECT title FROM news WHERE news MATCH 'word77'").fetchall() == [("title 77",)]
+        con.execute("INSERT INTO news(news) VALUES ('integrity-check')")
+
+
+def test_time_is_bounded(damaged: Damaged) -> None:
+    with pytest.raises(TimeoutExceeded):
+        salvage.rows(damaged.copy(), damaged.top / "out", generation=None, deadline=deadline(1e-9))
+
+
+def test_numbers_in_the_file_are_read_as_they_are_written() -> None:
+    for value in (0, 1, 127, 128, 16383, 16384, 1 << 31, (1 << 55) + 3, 1 << 56, (1 << 63) - 1, -1, -(1 << 63)):
+        data = varint_bytes(value)
+        assert signed_varint(data, 0) == (value, len(data))
+        assert len(data) <= 9
