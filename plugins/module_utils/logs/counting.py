@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timezone, tzinfo
-from itertools import accumulate, compress
+from itertools import accumulate, compress, islice
 from operator import eq, ne
+from typing import Any
 
 from . import forms
 from .fingerprint import fingerprint, masked, normalise, route
@@ -32,6 +33,8 @@ _MOST_SAMPLE_LINES = 30
 # What is known of lines is forgotten when it takes so much.
 _MOST_KNOWN = 300_000
 _MOST_KNOWN_BYTES = 32_000_000
+# Beyond that, the hour of each line is looked at.
+_MOST_BEGINNINGS = 6
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _DIGITS_IN_NAMES = re.compile(r"\d+")
 
@@ -85,7 +88,8 @@ class Info:
 
     __slots__ = (
         "apart", "counts", "decides", "hour", "id", "kind", "latency", "latency_ms", "level", "loose",
-        "message", "plain", "request", "restart", "single", "text", "time", "timed", "type", "uvicorn", "zone",
+        "means", "message", "odd", "plain", "request", "restart", "single", "text", "time", "timed", "type",
+        "uvicorn", "zone",
     )  # fmt: skip
 
     def __init__(self, line: Line, rules: Rules) -> None:
@@ -126,7 +130,15 @@ class Info:
         self.id = "" if self.request and not serious else fingerprint(self.level, self.type, self.text)
         # Whether each of its lines has to be looked at.
         self.single = not self.loose and (self.decides is not None or self.latency is not None or self.restart)
+        # The first kind of lines that means the same.
+        self.means = self
         self.apart = self.loose or self.single
+        self.odd = self.loose or self.plain
+
+    @property
+    def meaning(self) -> tuple[Any, ...]:
+        """What its lines are counted as."""
+        return self.id, self.level, self.type, self.text, self.counts, self.request, self.zone, self.timed
 
 
 def _with_cause(text: str, last: str) -> str:
@@ -159,11 +171,13 @@ class Counting:
         self._rules = rules
         self._times = Times(rules.zone)
         self._infos: dict[bytes, Info] = {}
-        self._hours: dict[bytes, slice] = {}
+        self._beginnings: dict[bytes, bytes] = {}
+        self._odd: set[bytes] = set()
         self._loose: set[bytes] = set()
         self._bare: set[bytes] = set()
         self._single: set[bytes] = set()
-        self._templates: dict[bytes, Info] = {}
+        self._meanings: dict[tuple[Any, ...], Info] = {}
+        self._same_beginnings: dict[bytes, bytes] = {}
         self._decided: dict[tuple[bytes, bytes], Info] = {}
         self._caused: dict[tuple[bytes, bytes, bytes], Info] = {}
         self._forget()
@@ -205,9 +219,9 @@ class Counting:
 
     def info(self, line: bytes) -> Info:
         """What is known of a line, which is read when it is the first of its kind."""
-        key = line.translate(_DIGITS)
+        key = masked(line.translate(_DIGITS))
         if key not in self._infos:
-            self._learn({key}, [key], [line])
+            self._learn({key: line})
         return self._infos[key]
 
     def too_long(self, beginning: bytes) -> None:
@@ -221,31 +235,37 @@ class Counting:
         lines = block.split(b"\n")
         keys = block.translate(_DIGITS).split(b"\n")
         counts = Counter(keys)
-        self._learn(counts.keys() - self._infos.keys(), keys, lines)
-        loose = counts.keys() & self._loose
-        events = self._grouped(lines, keys, loose)
-        doubles = self._doubles(events, lines, keys, loose, counts.keys() & self._bare)
-        hours = self._hours_of(lines, keys)
+        new = counts.keys() - self._infos.keys()
+        if new:
+            indexes = self._mask(new, counts, keys)
+            first = {keys[index]: lines[index] for index in reversed(indexes)}
+            self._learn({key: line for key, line in first.items() if key not in self._infos})
+        last = dict(zip(keys, lines))
+        odd = counts.keys() & self._odd
+        indexes = list(compress(range(len(keys)), map(odd.__contains__, keys))) if odd else []
+        loose, bare = odd & self._loose, odd & self._bare
+        events = self._grouped(lines, keys, [index for index in indexes if keys[index] in loose] if loose else [])
+        doubles = self._doubles(
+            events, lines, keys, loose, bare, [index for index in indexes if keys[index] in bare] if bare else []
+        )
+        hours = self._hours_of(block, lines, keys, counts, last)
         for index in doubles:
             self.tally.facts[hours.at(index, self._zone), "doubles_dropped"] += 1
             events.traces.pop(index, None)
         for index in events.strange:
             self._strange(hours.at(index, self._zone), events.of(index, lines))
-        for index, last in events.traces.items():
-            self._traceback(keys[index], events.of(index, lines), last, hours, index)
-        single = counts.keys() & self._single
+        for index, cause in events.traces.items():
+            self._traceback(keys[index], events.of(index, lines), cause, hours, index)
         # What has been counted by itself is not counted with the others: it becomes a blank line.
         for index in [*doubles, *events.traces]:
             counts[keys[index]] -= 1
             keys[index] = b""
-        if single:
-            self._singles([index for index, key in enumerate(keys) if key in single], keys, lines, hours)
         if hours.only is not None:
-            self._add(counts, hours.only, keys, lines)
+            self._add(counts, hours.only, keys, lines, last)
         else:
             for begin, end in hours.runs():
-                part = keys[begin:end]
-                self._add(Counter(part), hours.texts[begin], part, lines[begin:end])
+                part, those = keys[begin:end], lines[begin:end]
+                self._add(Counter(part), hours.texts[begin], part, those, dict(zip(part, those)))
         self.tally.facts[hours.at(-1, self._zone), "bytes"] += len(block) + 1
         self._text = hours.text(-1)
         self._fallback = hours.at(-1, self._zone)
@@ -253,41 +273,58 @@ class Counting:
             self._forget()
 
     def _forget(self) -> None:
-        for known in (self._infos, self._hours, self._loose, self._bare, self._single, self._templates):
+        self._infos.clear()
+        self._beginnings.clear()
+        for known in (self._odd, self._loose, self._bare, self._single):
             known.clear()
+        self._meanings.clear()
+        self._same_beginnings.clear()
         self._decided.clear()
         self._caused.clear()
         self._known_bytes = 0
-        self._learn([b""], [b""], [b""])
+        self._learn({b"": b""})
 
-    def _learn(self, new: Iterable[bytes], keys: Sequence[bytes], lines: Sequence[bytes]) -> None:
+    @staticmethod
+    def _mask(new: set[bytes], counts: Counter[bytes], keys: list[bytes]) -> list[int]:
+        """Take the ids out of keys that are not known, so that lines with ids are of one kind as well.
+
+        Returns the indexes of these keys.
+        """
+        indexes = list(compress(range(len(keys)), map(new.__contains__, keys)))
+        masks = masked(b"\n".join([keys[index] for index in indexes])).split(b"\n")
+        for index, mask in zip(indexes, masks):
+            keys[index] = mask
+        for key in new:
+            del counts[key]
+        counts.update(masks)
+        return indexes
+
+    def _learn(self, first: Mapping[bytes, bytes]) -> None:
         """Read the first line of each new kind."""
-        ordered = list(new)
-        if not ordered:
-            return
-        first = dict(zip(reversed(keys), reversed(lines)))
-        for key, mask in zip(ordered, masked(b"\n".join(ordered)).split(b"\n")):
-            info = self._templates.get(mask)
-            if info is None:
-                info = self._templates[mask] = Info(forms.parse(first[key]), self._rules)
+        for key, line in first.items():
+            info = Info(forms.parse(line), self._rules)
+            info.means = self._meanings.setdefault(info.meaning, info)
             self._infos[key] = info
-            self._hours[key] = info.hour
-            if info.loose:
-                self._loose.add(key)
-            elif info.plain:
-                self._bare.add(key)
+            beginning = key[: info.hour.stop]
+            self._beginnings[key] = self._same_beginnings.setdefault(beginning, beginning)
+            if info.odd:
+                self._odd.add(key)
+                if info.loose:
+                    self._loose.add(key)
+                if info.plain:
+                    self._bare.add(key)
             if info.single:
                 self._single.add(key)
-            self._known_bytes += len(key) + len(mask)
+            self._known_bytes += len(key)
 
-    def _grouped(self, lines: Sequence[bytes], keys: Sequence[bytes], loose: set[bytes]) -> _Events:
-        """Find which lines belong to the event before them."""
+    def _grouped(self, lines: Sequence[bytes], keys: Sequence[bytes], loose: Sequence[int]) -> _Events:
+        """Find which lines belong to the event before them, among those at the indexes `loose`."""
         events = _Events()
         begin = -1 if self._begun else None  # an event of the block before
         self._begun = True
         closed = {-1}
         expected = 0
-        for index in [index for index, key in enumerate(keys) if key in loose] if loose else []:
+        for index in loose:
             if index != expected:
                 self._following.head()
                 begin = index - 1
@@ -317,16 +354,21 @@ class Counting:
         return events
 
     def _doubles(
-        self, events: _Events, lines: list[bytes], keys: list[bytes], loose: set[bytes], bare: set[bytes]
+        self,
+        events: _Events,
+        lines: list[bytes],
+        keys: list[bytes],
+        loose: set[bytes],
+        bare: set[bytes],
+        plain: Sequence[int],
     ) -> set[int]:
         """The events that are there twice, by their first lines.
 
         Two handlers write the same line twice; or uvicorn's own handler, without a time, and another with one.
         """
         dropped: set[int] = set()
-        same = list(map(eq, lines[1:], lines))
-        if True in same:
-            for index in compress(range(1, len(lines)), same):
+        if any(map(eq, islice(lines, 1, None), lines)):
+            for index in compress(range(1, len(lines)), map(eq, lines[1:], lines)):
                 if index not in events.ends and keys[index] not in loose and keys[index] not in bare:
                     dropped.add(index)
         for begin, end in events.ends.items():
@@ -334,15 +376,14 @@ class Counting:
             timed = keys[begin] not in loose and keys[begin] not in bare
             if timed and before is not None and lines[before:begin] == lines[begin:end]:
                 dropped.add(begin)
-        if bare:
-            self._pairs(events, lines, keys, bare, dropped)
+        self._pairs(events, lines, keys, plain, dropped)
         return dropped
 
     def _pairs(
-        self, events: _Events, lines: list[bytes], keys: list[bytes], bare: set[bytes], dropped: set[int]
+        self, events: _Events, lines: list[bytes], keys: list[bytes], plain: Sequence[int], dropped: set[int]
     ) -> None:
         paired: set[int] = set()
-        for index in [index for index, key in enumerate(keys) if key in bare]:
+        for index in plain:
             before = events.before(index)
             while before in dropped:
                 before = events.before(before)
@@ -368,92 +409,138 @@ class Counting:
             return False
         return one.message is not None and two.message is not None and line[one.message] == other[two.message]
 
-    def _hours_of(self, lines: list[bytes], keys: list[bytes]) -> _Hours:
+    def _hours_of(
+        self, block: bytes, lines: list[bytes], keys: list[bytes], counts: Counter[bytes], last: dict[bytes, bytes]
+    ) -> _Hours:
         """The text of the hour of each line; a line without a time has that of the line before it."""
-        texts = [line[place] for line, place in zip(lines, map(self._hours.__getitem__, keys))]
+        only = self._only_hour(block, counts, last)
+        if only is not None and (not only or only == self._text or self._infos[keys[0]].timed):
+            return _Hours(self._times, self._fallback, only=only or self._text)
+        infos = self._infos
+        texts = [line[infos[key].hour] for line, key in zip(lines, keys)]
         # A time that no calendar has is none.
         same = {text: b"" if self._times.hour(text, None) is None else _one_form(text) for text in {b"", *texts}}
-        distinct = set(same.values()) - {b""}
-        if not distinct:
-            return _Hours(self._times, self._fallback, only=self._text)
-        if len(distinct) == 1 and (same[texts[0]] or distinct == {self._text}):
-            return _Hours(self._times, self._fallback, only=distinct.pop())
         filled = [self._text]
         filled += map(same.__getitem__, texts)
         return _Hours(self._times, self._fallback, texts=list(accumulate(filled, _latest))[1:])
 
-    def _add(self, counts: Counter[bytes], text: bytes, keys: Sequence[bytes], lines: Sequence[bytes]) -> None:
-        """Count lines of one hour, by their keys."""
+    def _only_hour(self, block: bytes, counts: Counter[bytes], last: dict[bytes, bytes]) -> bytes | None:
+        """The hour of all lines that have a time; empty when none has one, None when they differ.
+
+        Lines of one kind have everything up to the hour in common, but for digits. If as many lines begin with the
+        very text of one of them as there are such lines, all of them have its hour.
+        """
+        beginnings = self._beginnings
+        sums: dict[bytes, int] = {}
+        examples: dict[bytes, bytes] = {}
+        for key, count in counts.items():
+            beginning = beginnings[key]
+            if beginning in sums:
+                sums[beginning] += count
+            else:
+                sums[beginning] = count
+                examples[beginning] = key
+        sums.pop(b"", None)
+        found: set[bytes] = set()
+        if len(sums) > _MOST_BEGINNINGS:
+            return None
+        for beginning, count in sums.items():
+            line, info = last[examples[beginning]], self._infos[examples[beginning]]
+            text = line[: len(beginning)]
+            if block.count(b"\n" + text) + block.startswith(text) != count:
+                return None
+            hour = line[info.hour]
+            if self._times.hour(hour, None) is None:
+                return None
+            found.add(_one_form(hour))
+        if any(key.startswith(beginning) for key in counts.keys() & self._loose for beginning in sums):
+            return None
+        return next(iter(found), b"") if len(found) < 2 else None
+
+    def _add(
+        self, counts: Counter[bytes], text: bytes, keys: list[bytes], lines: list[bytes], last: dict[bytes, bytes]
+    ) -> None:
+        """Count lines of one hour, by their keys. `last` is the last line of each key."""
         found: dict[Info, int] = {}
-        newest: dict[Info, bytes] = {}
-        last = dict(zip(keys, lines))
+        newest: dict[Info, tuple[bytes, Info]] = {}
         infos = self._infos
         for key, count in counts.items():
             info = infos[key]
             if info.apart or count <= 0:
                 continue
-            line = last[key]
-            if info not in found:
-                found[info] = count
-                newest[info] = line
+            line, means = last[key], info.means
+            if means not in found:
+                found[means] = count
+                newest[means] = line, info
                 continue
-            found[info] += count
-            if line[info.time] > newest[info][info.time]:
-                newest[info] = line
-        new = {info for info in found if info.id and info.id not in self.tally.messages}
-        oldest: dict[Info, bytes] = {}
+            found[means] += count
+            before, its = newest[means]
+            if line[info.time] > before[its.time]:
+                newest[means] = line, info
+        hours = _Hours(self._times, self._fallback, only=text)
+        single = counts.keys() & self._single
+        if single:
+            chosen = list(map(single.__contains__, keys))
+            self._add_singles(list(compress(keys, chosen)), list(compress(lines, chosen)), hours, found, newest)
+        oldest: dict[Info, tuple[bytes, Info]] = {}
+        new = {info for info in found if info.id and info.id not in self.tally.messages and not info.single}
         for key, line in zip(keys, lines) if new else ():
-            info = infos[key]
-            if info in new:
-                oldest[info] = line
-                new.remove(info)
+            means = infos[key].means
+            if means in new:
+                oldest[means] = line, infos[key]
+                new.remove(means)
                 if not new:
                     break
-        hours = _Hours(self._times, self._fallback, only=text)
         for info, count in found.items():
             if info.timed:
                 self._zone = info.zone
             self._count(info, hours.at(0, self._zone), count, newest[info], oldest.get(info, newest[info]))
 
-    def _singles(self, indexes: list[int], keys: list[bytes], lines: list[bytes], hours: _Hours) -> None:
-        """Count lines where digits decide, one by one."""
-        found: dict[tuple[Info, bytes], int] = {}
-        newest: dict[Info, bytes] = {}
-        oldest: dict[Info, bytes] = {}
-        infos, decided_by, only, texts = self._infos, self._decided, hours.only, hours.texts
-        took: Counter[tuple[Info, bytes, int]] = Counter()
-        for index in indexes:
-            key, line = keys[index], lines[index]
-            info = infos[key]
+    def _add_singles(
+        self,
+        keys: list[bytes],
+        lines: list[bytes],
+        hours: _Hours,
+        found: dict[Info, int],
+        newest: dict[Info, tuple[bytes, Info]],
+    ) -> None:
+        """Count lines of one hour where digits decide; `found` and `newest` are added to."""
+        infos = self._infos
+        places = [infos[key].decides or forms.NOWHERE for key in keys]
+        pairs = [(key, line[place]) for key, line, place in zip(keys, lines, places)]
+        last = dict(zip(pairs, lines))
+        each = False
+        for pair, count in Counter(pairs).items():
+            info = infos[pair[0]]
             if info.decides is not None:
-                pair = key, line[info.decides]
-                decided = decided_by.get(pair)
-                if decided is None:
-                    decided = self._decide(pair, line)
-                info = decided
-            hour = texts[index] if only is None else only
-            if (info, hour) in found:
-                found[info, hour] += 1
-            else:
-                found[info, hour] = 1
-                oldest.setdefault(info, line)
-            newest[info] = line
+                decided = self._decided.get(pair)
+                info = decided if decided is not None else self._decide(pair, last[pair])
+            each = each or info.latency is not None or info.restart
+            found[info.means] = found.get(info.means, 0) + count
+            newest[info.means] = last[pair], info
+        if each:
+            self._each(pairs, lines, hours)
+
+    def _each(self, pairs: list[tuple[bytes, bytes]], lines: list[bytes], hours: _Hours) -> None:
+        """Note the durations of requests, and the starts of the service."""
+        took: Counter[tuple[Info, int]] = Counter()
+        infos, decided = self._infos, self._decided
+        for pair, line in zip(pairs, lines):
+            info = infos[pair[0]]
+            if info.decides is not None:
+                info = decided[pair]
             if info.latency is not None:
-                took[info, hour, bucket(float(line[info.latency]) * info.latency_ms)] += 1
+                took[info, bucket(float(line[info.latency]) * info.latency_ms)] += 1
             if info.restart:
-                self._restart(info, line, hours.at(index, info.zone if info.timed else self._zone))
-        for (info, text), count in found.items():
-            if info.timed:
-                self._zone = info.zone
-            hour_number = _Hours(self._times, self._fallback, only=text).at(0, self._zone)
-            self._count(info, hour_number, count, newest[info], oldest[info])
-        for (info, text, number), count in took.items():
+                self._restart(info, line, hours.at(0, info.zone if info.timed else self._zone))
+        for (info, number), count in took.items():
             if info.request is not None:
-                hour_number = _Hours(self._times, self._fallback, only=text).at(0, info.zone)
-                self.tally.latencies[hour_number, info.request[0], info.request[1], number] += count
+                hour = hours.at(0, info.zone if info.timed else self._zone)
+                self.tally.latencies[hour, info.request[0], info.request[1], number] += count
 
     def _decide(self, pair: tuple[bytes, bytes], line: bytes) -> Info:
         info = self._decided[pair] = Info(forms.parse(line), self._rules)
+        info.means = self._meanings.setdefault(info.meaning, info)
         self._known_bytes += len(pair[0]) + len(pair[1])
         return info
 
@@ -463,7 +550,7 @@ class Counting:
 
     def _traceback(self, key: bytes, lines: list[bytes], last: bytes, hours: _Hours, index: int) -> None:
         """Count an event with a traceback; one without a line before it is an error by itself."""
-        pair = key, masked(last.translate(_DIGITS)), b""
+        pair = key, last.translate(_DIGITS), b""
         head = self._infos[key]
         if head.decides is not None:
             pair = key, pair[1], lines[0][head.decides]
@@ -475,14 +562,21 @@ class Counting:
             info = self._caused[pair] = Info(replace(line, traceback=last or forms.TRACEBACK), self._rules)
             self._known_bytes += sum(map(len, pair))
         hour = hours.at(index, info.zone if info.timed else self._zone)
-        self._count(info, hour, 1, lines[0], lines[0], whole=lines)
+        first = lines[0], info
+        self._count(info, hour, 1, first, first, whole=lines)
         if info.restart:
             self._restart(info, lines[0], hour)
 
     def _count(
-        self, info: Info, hour: int, count: int, newest: bytes, oldest: bytes, whole: Sequence[bytes] = ()
+        self,
+        info: Info,
+        hour: int,
+        count: int,
+        newest: tuple[bytes, Info],
+        oldest: tuple[bytes, Info],
+        whole: Sequence[bytes] = (),
     ) -> None:
-        """Add events of one kind and hour to the tally."""
+        """Add events of one meaning and hour to the tally."""
         facts = self.tally.facts
         for name in info.counts:
             facts[hour, name] += count
@@ -492,17 +586,17 @@ class Counting:
         if not info.id:
             return
         self.tally.counts[hour, info.id] += count
-        last = self._seconds(info, newest, hour)
+        last = self._seconds(newest[1], newest[0], hour)
         message = self.tally.messages.get(info.id)
         if message is None:
-            first = self._seconds(info, oldest, hour)
+            first = self._seconds(oldest[1], oldest[0], hour)
             message = self.tally.messages[info.id] = Message(info.level, info.type, info.text, first, last)
-            if oldest is not newest:
-                message.samples.append(clean(oldest, _MOST_SAMPLE))
+            if oldest[0] is not newest[0]:
+                message.samples.append(clean(oldest[0], _MOST_SAMPLE))
         message.last = max(message.last, last)
         message.first = min(message.first, last)
         if len(message.samples) < SAMPLES:
-            lines = [clean(line, _MOST_SAMPLE) for line in (whole or [newest])[:_MOST_SAMPLE_LINES]]
+            lines = [clean(line, _MOST_SAMPLE) for line in (whole or [newest[0]])[:_MOST_SAMPLE_LINES]]
             sample = "\n".join(lines)[:_MOST_SAMPLE]
             if sample not in message.samples:
                 message.samples.append(sample)
