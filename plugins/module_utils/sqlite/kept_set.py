@@ -236,7 +236,8 @@ def settle(copy: Path) -> list[str]:
             notes.append(f"what lies beside the database cannot be worked in: {error}")
     for path in (journal, log, shm):
         if path.exists():
-            if path.stat().st_size and path != shm:
+            # A journal that is not complete yet belongs to a transaction that has not changed the file.
+            if path == log or (path == journal and judged.kind == "fitting"):
                 notes.append(f"{path.name} is not worked in: what it alone holds is not in the result")
             path.unlink()
     return notes
