@@ -16,13 +16,14 @@ import glob
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ..core.clock import Clock, utc_text
 from ..core.config import COPIED, REOPENED, Config, LogFile, Rotation
 from ..core.errors import CommandError, ConfigError, EngineError, InputError
-from ..core.fsio import read_json, write_json
+from ..core.fsio import open_regular, read_json, write_json
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
 from ..core.run import last_words, require_tool, run
@@ -34,6 +35,7 @@ from .writers import Writers, writers
 _RECENT_S = 30 * 86400
 # logrotate's state knows minutes.
 _STATE_SLACK_S = 120
+_NOTED_SLACK_S = 2
 _POLL_S = 0.2
 _RUN_TIMEOUT_S = 1800
 
@@ -441,6 +443,10 @@ def rotate(
             _note(places, facts, [], clock)
             return result
         with journal.operation("rotation", force=force) as operation:
+            noted = stanzas.rotated_at(rotation.state_file)
+            for log in wanted:
+                for file in existing(log):
+                    _tidy(file, noted.get(str(file)) if log.writer in COPIED else None)
             if files:
                 result["problems"] += _logrotate(files, rotation, force=force, runner=runner)
             result["rotated"], problems = _prove(wanted, facts, rotation.reopen_wait_s, clock)
@@ -448,6 +454,38 @@ def rotate(
             _note(places, facts, result["rotated"], clock)
             _tell(operation, result)
     return result
+
+
+def _tidy(file: Path, copied_at: datetime | None) -> None:
+    """Remove what a logrotate that was killed has left: half of a compressed archive, a copy whose log was not emptied.
+
+    Both hold nothing that is not elsewhere: the archive that was being compressed, and the log itself. logrotate notes
+    a rotation at its end: such a copy is newer than that.
+
+    Args:
+        copied_at: when logrotate noted that it had copied and emptied the log; None where it does not do that.
+    """
+    made = rotators.archives(file)
+    for archive in made:
+        compressed = archive.with_name(archive.name + ".gz")
+        if compressed in made:
+            compressed.unlink()
+    if copied_at is None or not made or made[-1].suffix == ".gz":
+        return
+    begun = int(made[-1].name.rpartition("-")[2])
+    if begun > copied_at.timestamp() + _NOTED_SLACK_S and _begins_with(file, made[-1]):
+        made[-1].unlink()
+
+
+def _begins_with(file: Path, copy: Path) -> bool:
+    """Whether a file begins with all that another one holds."""
+    with open_regular(copy, follow=False) as short, open_regular(file, follow=False) as long:
+        if os.fstat(short.fileno()).st_size > os.fstat(long.fileno()).st_size:
+            return False
+        while block := short.read(1 << 20):
+            if long.read(len(block)) != block:
+                return False
+    return True
 
 
 def _logrotate(files: Sequence[Path], rotation: Rotation, *, force: bool, runner: Runner) -> list[str]:

@@ -326,6 +326,43 @@ def test_copying_loses_few_lines_and_reopening_none(scene: Scene) -> None:
     assert written - len(found) < written / 10
 
 
+def test_a_logrotate_that_is_killed_while_it_copies_loses_and_doubles_nothing(scene: Scene) -> None:
+    log = scene.log("own")
+    log.write_bytes(b"".join(b"line %08d of the writer\n" % number for number in range(200_000)))
+    conf, state = scene.top / "logrotate.d" / "service.conf", scene.places.state_file
+    state.write_text(f'logrotate state -- version 2\n"{log}" 2026-1-1-0:0:0\n')
+    killed = subprocess.Popen(["logrotate", "--force", "--state", state, conf])
+    while not rotators.archives(log):
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    assert log.stat().st_size > 0
+    time.sleep(1.01)
+    assert results(scene.rotate()) == [("service", "nobody writes")]
+    assert scene.lines(log) == list(range(200_000))
+
+
+def test_an_archive_that_says_the_same_as_the_log_stays(scene: Scene) -> None:
+    log = scene.log("own")
+    for _round in range(2):
+        log.write_bytes(b"line 00000000 of the writer\n")
+        scene.rotate()
+        time.sleep(1.01)
+    assert scene.lines(log) == [0, 0]
+
+
+def test_a_logrotate_that_is_killed_while_it_compresses_leaves_nothing_behind(scene: Scene) -> None:
+    log = scene.log("own")
+    archive = scene.directory / "service.log-20261123-1795437439"
+    archive.write_bytes(b"line 00000000 of the writer\n")
+    (scene.directory / f"{archive.name}.gz").write_bytes(gzip.compress(archive.read_bytes())[:20])
+    log.write_bytes(b"line 00000001 of the writer\n")
+    result = scene.rotate()
+    assert (results(result), result["problems"]) == ([("service", "nobody writes")], [])
+    assert scene.lines(log) == [0, 1]
+    assert len(list(scene.directory.iterdir())) == 3  # the log and two archives
+
+
 @pytest.fixture
 def small_disk(scene: Scene) -> Any:
     if os.geteuid() != 0:
