@@ -22,7 +22,7 @@ from ..backup import holders, restore
 from ..backup.restore import ServiceControl
 from ..core.clock import Clock, utc_text
 from ..core.config import Config, Database, Upkeep
-from ..core.errors import ConfigError, EngineError, IntegrityError, PreconditionError
+from ..core.errors import ConfigError, EngineError, IntegrityError, PreconditionError, as_engine_error
 from ..core.fsio import fsync_dir, private_umask, read_json, replace, write_json
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
@@ -332,7 +332,8 @@ class _Worker(_Planner):
                 after = size.measure(database.path, copy_dir=self.config.state_dir, clock=self.clock)
                 result["after"] = {**note(after), "free_ratio": after.free_ratio, "fragmentation": after.fragmentation}
                 self._remember(planned, after)
-        except EngineError as error:
+        except Exception as caught:  # noqa: BLE001 - whatever it is, the other databases get theirs
+            error = as_engine_error(caught)
             result["error"] = error.as_dict()
             return {**result, "done": done}, error
         return {**result, "done": done}, None

@@ -35,7 +35,7 @@ from ..core.errors import IntegrityError, PreconditionError, TimeoutExceeded
 from ..core.fsio import fsync_dir, fsync_file, private_opener, replace
 from ..core.human import duration_text, size_text
 from . import fingerprint, integrity, rollback_journal
-from .connect import HEADER_BYTES, SIDE_FILES, Deadline, connect, reading, require_database, sqlite_errors
+from .connect import HEADER_BYTES, SIDE_FILES, Deadline, connect, is_locked, reading, require_database, sqlite_errors
 from .size import Sizes
 
 ANALYZE = "analyze"
@@ -49,6 +49,7 @@ _COPY_SPEED, _VACUUM_SPEED, _DIGEST_SPEED, _CHECK_SPEED = 300e6, 80e6, 30e6, 50e
 _STEPS_BETWEEN_LOOKS = 1000
 _FEWEST_ROWS = 100  # statistics of smaller tables change no plan
 _LONGEST_STEP_S = 0.05
+_LOOK_S = 0.001
 _SPARE_BYTES = 4 << 20
 _WORSE = 0.1  # by how much more than after the last vacuum pages must be scattered or empty
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -374,11 +375,12 @@ def vacuum_waiting(
     """
     clock = clock or Clock()
     real, _header = require_database(path)
-    with _writing(real, busy_timeout_s) as con:
+    with _writing(real, 0) as con:
         con.execute("PRAGMA temp_store = MEMORY")
-        con.execute("PRAGMA locking_mode = EXCLUSIVE")
-        con.execute("BEGIN EXCLUSIVE")
+        _lock(con, Deadline(clock, busy_timeout_s, str(path)))
         held = clock.monotonic()
+        # Not before there is the lock: in this mode an attempt that fails would keep what it has got, and block others.
+        con.execute("PRAGMA locking_mode = EXCLUSIVE")
         con.execute("COMMIT")  # the lock stays: nobody can come between this and the end
         if con.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
             raise PreconditionError(
@@ -418,6 +420,18 @@ def vacuum_waiting(
     fsync_dir(preimage.parent)
     tell("dropped")
     return {"held_s": round(held, 6)}
+
+
+def _lock(con: sqlite3.Connection, deadline: Deadline) -> None:
+    """Begin with the exclusive lock. SQLite's own waiting looks too seldom to come between a busy writer's commits."""
+    while True:
+        try:
+            con.execute("BEGIN EXCLUSIVE")
+            return
+        except sqlite3.OperationalError as error:
+            if not is_locked(error) or deadline.left_s < 0:
+                raise
+        deadline.clock.sleep(_LOOK_S)
 
 
 def _keep(con: sqlite3.Connection, preimage: Path) -> None:
