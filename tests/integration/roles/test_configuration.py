@@ -88,6 +88,10 @@ def test_guide_profile(tmp_path: Path) -> None:
     assert config.halt_file == Path("/opt/fluxhero/data/HALT")
     assert config.archives and config.archives.directory == Path("/opt/fluxhero/data/archive")
     assert [(item.name, item.database, item.table) for item in config.archives.tables] == [("trades", "trades", "trades")]
+    assert config.cache and config.cache.regenerable == ["*.parquet"]
+    exports = config.require_exports()
+    assert (str(exports.directory), exports.time_zone) == ("/opt/fluxhero/exports", "America/New_York")
+    assert [(item.name, item.database, item.format) for item in exports.queries] == [("trades", "trades", "csv")]
     backup = config.require_backup()
     assert backup.signer == "fluxhero@production"
     assert [target.name for target in backup.targets] == ["offsite", "near"]
@@ -111,6 +115,8 @@ def test_upstream_profile(tmp_path: Path) -> None:
     }
     assert config.logs and config.logs.directory == Path("/opt/fluxhero/data/logs")
     assert config.cache and "archive/*.parquet" in config.cache.patterns
+    assert config.cache.regenerable == ["cache/*.parquet"]  # nothing can make the archive again
+    assert [item.name for item in config.require_exports().queries] == ["live_trades"]
     assert config.archives and [item.table for item in config.archives.tables] == ["live_trades", "paper_trades"]
     assert config.halt_file is None
 
