@@ -146,6 +146,12 @@ candidates:
         Rows of each table: C(rows) in the candidate, C(in_generation), of those C(saved) with the same content and
         C(lost), C(doubtful), and C(newer) than the generation; null where nobody can tell.
       type: dict
+    added:
+      description: Of V(merged), the newer rows of each table.
+      type: dict
+    left_out:
+      description: Of V(merged), newer rows of each table that refer to a row that is lost or doubtful.
+      type: dict
 recommended:
   description: Name of the candidate that has most for certain; empty when none is usable.
   returned: when not in check mode

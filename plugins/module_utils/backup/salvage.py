@@ -426,14 +426,20 @@ class _Job:
         self._note("merge")
         place = self.to / "merged.db"
         try:
-            added = salvage_compare.merge(generation, salvaged.path, place, doubts=doubts, deadline=self.deadline)
+            added, left_out = salvage_compare.merge(
+                generation, salvaged.path, place, doubts=doubts, deadline=self.deadline
+            )
         except TimeoutExceeded:
             raise
         except EngineError as error:
             self.candidates[MERGED] = _absent(error.message)
             return
         self._examine(MERGED, place)
-        self.candidates[MERGED]["added"] = added
+        self.candidates[MERGED].update(added=added, left_out=left_out)
+        self.notes += [
+            f"{count} newer rows of table {table} are not in {MERGED}: a row that they refer to is lost or doubtful"
+            for table, count in sorted(left_out.items())
+        ]
         self._compare(MERGED, generation, chosen.rows, {}, Doubts())
 
     def _compare(

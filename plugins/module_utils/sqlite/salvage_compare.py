@@ -112,10 +112,12 @@ def by_counts(
 
 def merge(
     generation: Path, candidate: Path, destination: Path, *, doubts: Doubts, deadline: Deadline
-) -> dict[str, int]:
-    """The generation with the newer rows of the candidate, as the new file `destination`; returns the rows added.
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The generation with the newer rows of the candidate, as the new file `destination`.
 
     Nothing of the generation is changed, and no doubtful row is taken. The caller proves the result.
+
+    Returns the rows added to each table, and those left out, because a row that they refer to is lost or doubtful.
 
     Raises:
         PreconditionError: the two cannot be put together row by row, with the reason.
@@ -134,13 +136,20 @@ def merge(
     with private_umask():
         shutil.copyfile(generation, destination)
     added: dict[str, int] = {}
+    left_out: dict[str, int] = {}
     try:
         with _writing(destination, candidate, doubts, deadline) as con, connect.sqlite_errors(destination):
             triggers = con.execute("SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger'").fetchall()
             con.execute("BEGIN")
             for name, _sql in triggers:  # they have run already, when the service wrote these rows
                 con.execute(f"DROP TRIGGER main.{quoted(name)}")
-            for table, shape in _shapes(generation).items():
+            before: dict[str, int] = {}
+            shapes = _shapes(generation)
+            for table, shape in shapes.items():
+                if shape.rowid:
+                    before[table] = con.execute(
+                        f"SELECT coalesce(max({shape.rowid}), -1 << 63) FROM main.{quoted(table)}"  # noqa: S608 - quoted
+                    ).fetchone()[0]
                 if table == _SEQUENCE or (shape.primary and table in doubts.tables):
                     continue
                 names = [quoted(name) for name in shape.names]
@@ -157,6 +166,11 @@ def merge(
                     ) from None
                 if done.rowcount > 0:
                     added[table] = done.rowcount
+            for table, number in _without_parents(con, before):
+                name = shapes[table].rowid
+                con.execute(f"DELETE FROM main.{quoted(table)} WHERE {name} = ?", (number,))  # noqa: S608 - quoted
+                added[table] -= 1
+                left_out[table] = left_out.get(table, 0) + 1
             for _name, sql in triggers:
                 con.execute(sql)
             con.execute("COMMIT")
@@ -164,7 +178,20 @@ def merge(
         destination.unlink(missing_ok=True)
         raise
     fsync_file(destination)
-    return added
+    return {table: count for table, count in added.items() if count}, left_out
+
+
+def _without_parents(con: sqlite3.Connection, before: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    """Rows that were added and refer to one that is not there, until there are none, as the caller deletes them."""
+    while True:
+        broken = {
+            (str(table), int(number))
+            for table, number, _parent, _constraint in con.execute("PRAGMA main.foreign_key_check").fetchall()
+            if number is not None and number > before.get(table, number)
+        }
+        if not broken:
+            return
+        yield from sorted(broken)
 
 
 def _compare(con: sqlite3.Connection, table: str, shape: Shape, in_doubt: bool) -> TableRows:

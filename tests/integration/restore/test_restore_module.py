@@ -1,10 +1,11 @@
 # Copyright: FluxHero maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The modules restore_generation and service_preflight_info, run by Ansible."""
+"""The modules restore_generation, sqlite_salvage and service_preflight_info, run by Ansible."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from fluxmaint.backup import generation
+from fluxmaint.core.fsio import sha256_file
 from fluxmaint.core.journal import Journal
 
 from tests.support import world as backup_world
@@ -168,3 +170,42 @@ def test_preflight_lists_every_mismatch(controller: Controller, world: backup_wo
     (world.root / "data" / "forgotten.db").unlink()
     result = controller.module("service_preflight_info", {"contract": world.document, "units": False})
     assert result["ok"] is True and result["facts"]["databases"]["trades"]["journal_mode"] == "delete"
+
+
+def damage(database: Path) -> None:
+    """Zero the first page of the table with the trades."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        [(root,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'trades'")
+        [(size,)] = connection.execute("PRAGMA page_size")
+    with open(database, "r+b") as stream:
+        stream.seek((root - 1) * size)
+        stream.write(bytes(size))
+
+
+def test_salvage_plans_makes_and_then_has_nothing_to_do(controller: Controller, world: backup_world.World) -> None:
+    damage(world.database)
+    digest = sha256_file(world.database)
+    identity = (world.keys / "operator.key").read_text()
+    dest = world.top / "salvage"
+    options = {"database": "trades", "dest": str(dest), "config_file": str(world.config_file)}
+    planned = controller.module("sqlite_salvage", {**options, "identity": identity}, "--check")
+    assert planned["changed"] is True and planned["result"] == "planned", controller.output
+    assert planned["candidates"]["generation"]["available"] is True and planned["needed_bytes"] > 0
+    assert not dest.exists()
+    made = controller.module("sqlite_salvage", {**options, "identity": identity})
+    assert made["changed"] is True and made["result"] == "salvaged", controller.output
+    assert made["candidates"]["merged"]["usable"] is True and "in generation" in made["table"]
+    assert made["candidates"]["merged"]["left_out"] == {"positions": 10}  # the trades they refer to are in doubt
+    secret = next(line for line in identity.splitlines() if line.startswith("AGE-SECRET-KEY-"))
+    assert secret not in controller.output
+    assert not list((world.top / "run").glob("identity-*")), "the identity is left on the host"
+    again = controller.module("sqlite_salvage", {**options, "identity": identity})
+    assert again["changed"] is False and again["id"] == made["id"]
+    assert sha256_file(world.database) == digest
+    place = {"generation": f"salvage-{made['id']}.merged", "databases": ["trades"], "launcher": "inline"}
+    placed = controller.module("restore_generation", {**place, "config_file": str(world.config_file)})
+    assert placed["result"] == "restored", controller.output
+    # Newer trades lay on the page that is gone, or on one that nothing points to: only what is proven comes back.
+    assert rows(world) == 200
+    refused = controller.module("sqlite_salvage", options)
+    assert refused["failed"] is True and "is not a new or empty directory" in refused["msg"]

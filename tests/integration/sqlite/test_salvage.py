@@ -366,7 +366,10 @@ def test_a_flipped_value_is_doubtful_and_not_merged(damaged: Damaged) -> None:
     assert found["trades"].doubtful == 2  # this one, and number 5, which the service has changed
     merged = damaged.top / "merged.db"
     doubts = Doubts.of(salvaged)
-    added = salvage_compare.merge(damaged.generation, salvaged.path, merged, doubts=doubts, deadline=deadline())
+    added, left_out = salvage_compare.merge(
+        damaged.generation, salvaged.path, merged, doubts=doubts, deadline=deadline()
+    )
+    assert left_out == {}
     assert added == {"trades": 20, "quotes": 20, "settings": 6, "notes": 2, "odd 'name'": 6}
     before, now = content(damaged.generation, "trades"), content(merged, "trades")
     assert now[: len(before)] == before
