@@ -21,14 +21,15 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Reads and writes nothing. Reports from the totals there are, and says in RV(unread) which files hold something new.
+    details:
+      - Reads and writes nothing. Reports from the totals there are, and says in RV(unread) which files hold something new.
   diff_mode:
     support: none
     details: Totals grow; they have no readable difference.
   idempotent:
     support: full
     details:
-      - A second run changes nothing unless something was logged in between. A report that is saved is written each time.
+      - A second run changes nothing unless something was logged in between. With O(save=true) a report is always written.
 options:
   config_file:
     description: The configuration of this host, written by the roles of this collection.
@@ -90,8 +91,8 @@ files:
            "txt": "/var/lib/fluxmaint/reports/report-2026-W47.txt"}
 verdict:
   description:
-    - What needs a look. The RV(verdict.kind) is V(quiet), V(look) or V(not known), and the same, or V(note), for each of
-      the findings.
+    - What needs a look. The RV(verdict.kind) is V(quiet), V(look) or V(not known), and the same, or V(note), for each
+      of the findings.
   returned: as RV(files)
   type: dict
   sample: {"kind": "look", "headline": "1 thing needs a look this week",
