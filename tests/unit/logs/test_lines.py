@@ -1,0 +1,227 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What lines are, what makes messages the same, and what may never be shown."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from fluxmaint.core.errors import IntegrityError
+from fluxmaint.logs import forms, journald, latency
+from fluxmaint.logs.counting import Info, Rules
+from fluxmaint.logs.fingerprint import masked, normalise, route
+from fluxmaint.logs.redaction import clean, redact
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.log_host import LogHost
+
+GUIDE = b"2026-01-05 14:03:22,123 - backend.trading - ERROR - "
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "logger", "text", "hour"),
+    [
+        (GUIDE + b"Trade failed", "ERROR", "backend.trading", b"Trade failed", b"2026-01-05 14"),
+        (
+            b"2026-01-21 10:00:00.123 | WARNING  | backend.main:stop:98 - Emergency stop",
+            "WARNING", "backend.main", b"Emergency stop", b"2026-01-21 10",
+        ),
+        (b'{"ts": "2026-01-05T14:03:22Z", "level": "warn", "msg": "hot"}', "WARNING", "", b"hot", b"2026-01-05T14"),
+        (b'{"time": 1767621802.5, "levelname": "INFO", "message": "x"}', "INFO", "", b"x", b"1767621802"),
+        (
+            b'{"record": {"level": {"name": "SUCCESS"}, "message": "m", "name": "a.b", "time": {"repr": "2026-01-05 14:03"}}}',
+            "INFO", "a.b", b"m", b"2026-01-05 14",
+        ),
+        (b"INFO:     Application startup complete.", "INFO", "", b"Application startup complete.", b""),
+        (b"2026-01-05 14:03:22 INFO:     started\r", "INFO", "", b"started", b"2026-01-05 14"),
+        (b"[2026-01-05 14:03:22] [CRITICAL] down", "CRITICAL", "", b"down", b"2026-01-05 14"),
+    ],
+)  # fmt: skip
+def test_forms(line: bytes, level: str, logger: str, text: bytes, hour: bytes) -> None:
+    read = forms.parse(line)
+    assert (read.kind, read.level, read.logger, read.text) == (forms.Kind.HEAD, level, logger, text)
+    assert line[read.hour] == hour
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'INFO:     127.0.0.1:1234 - "GET /api/trades/17 HTTP/1.1" 404 Not Found',
+        b'2026-01-05 14:03:22.123 | INFO     | uvicorn.access:send:4 - 127.0.0.1:1 - "GET /api/trades/2 HTTP/1.1" 404',
+        b'{"level": "info", "msg": "r", "method": "GET", "path": "/api/trades/3?x=1", "status": 404, "duration_ms": 12.5}',
+    ],
+)
+def test_requests(line: bytes) -> None:
+    assert Info(forms.parse(line), Rules()).request == ("GET", "/api/trades/<n>", "404")
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_and_shown(line: bytes) -> None:
+    Info(forms.parse(line.replace(b"\n", b" ")), Rules())
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", clean(line, 100))
+
+
+DIGITS = bytes.maketrans(b"123456789", b"000000000")
+
+
+@given(st.text(alphabet='ab cdefXYZ0123456789-:.,=/_{}"', max_size=120), st.randoms(use_true_random=False))
+def test_which_digits_there_are_never_matters(text: str, pick: object) -> None:
+    other = re.sub(r"\d", lambda _match: str(pick.randint(0, 9)), text)  # type: ignore[attr-defined]
+    assert normalise(text.encode()) == normalise(other.encode())
+    assert len(masked(text.encode())) == len(text.encode())
+
+
+@given(st.lists(st.sampled_from([" ", "x", "-", "deadbeef0", "0a0b0c0d", "8f4ff31e-78de-5857-9999-aabbccddeeff", "f"])))
+def test_masked_lines_that_are_equal_are_the_same_message(parts: list[str]) -> None:
+    line = "".join(parts)
+    other = line.replace("deadbeef0", "facade999").replace("0a0b0c0d", "1b2c3d4e")
+    if masked(line.encode().translate(DIGITS)) == masked(other.encode().translate(DIGITS)):
+        assert normalise(line.encode()) == normalise(other.encode())
+    assert masked(b"id 0a0b0c0d0 x") == masked(b"id 5c5d5e5f5 x") == b"id f00000000 x"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Order 3f2a9b1c77aa of AAPL at -12.50 after 3 ms", "Order <id> of <symbol> at <n> after <n> ms"),
+        ("seen 2026-01-05T14:03:22.1Z by GET", "seen <time> by GET"),
+        ("BTC/USD 1,234.5 (8f4ff31e-78de-5857-9999-aabbccddeeff)", "<symbol> <n> (<id>)"),
+    ],
+)
+def test_normalised(text: str, wanted: str) -> None:
+    assert normalise(text.encode()) == wanted
+
+
+def test_routes_have_no_query_and_no_ids() -> None:
+    assert route("/api/candles/AAPL/17?token=secret#x") == "/api/candles/<symbol>/<n>"
+    assert route("") == "/"
+
+
+SECRETS = [
+    "password=hunter2x", '"api_key": "hunter2x"', "token: 'hunter2x'", "Authorization: Bearer hunter2x.abc",
+    "postgres://me:hunter2x@db/x", 'f(\\"secret\\": \\"hunter2x\\")', "AWS_SECRET_ACCESS_KEY=hunter2x",
+    "Bearer hunter2xhunter2x", "AKIAHUNTER2XHUNTER2X", "cookie=hunter2x; path=/", "passphrase => hunter2x",
+    "ghp_hunter2xhunter2x", "AGE-SECRET-KEY-1HUNTER2X", "eyJhunter2x.hunter2xx.hunter2x", "sk-hunter2xhunter2x",
+    "Hunter2xHunter2xHunter2xHunter2xHunter2x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_secrets_are_redacted_everywhere(secret: str, tmp_path: object) -> None:
+    assert "hunter2x" not in redact(f"before {secret} after").lower()
+    assert redact(f"before {secret} after").startswith("before ")
+
+
+def test_d54_errors_are_told_by_their_type_not_by_their_level(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    host = LogHost(tmp_path)
+    host.write([GUIDE + b"Trade execution failed: sqlite3.OperationalError: database is locked"])
+    host.write([b"2026-01-05 14:03:23.000 | ERROR    | backend.main:failed:150 - API request failed: GET /x: refused"])
+    host.write([b"Traceback (most recent call last):", b'  File "a.py", line 3, in f', b"ConnectionError: refused"])
+    host.write([b"2026-01-05 14:03:24.000 | ERROR    | backend.risk:check:1 - limit reached"])
+    host.read()
+    document = host.summary()
+    assert [item["type"] for item in document["errors_by_type"]] == [
+        "ConnectionError", "backend.risk", "sqlite3.OperationalError",
+    ]  # fmt: skip
+    assert document["totals"]["tracebacks"] == document["totals"]["failed_trades"] == 1
+    assert document["totals"]["api_errors"] == 1
+
+
+def test_d55_messages_are_normalised_and_doubles_count_once(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    host = LogHost(tmp_path)
+    lines = [GUIDE.replace(b"22,", b"%d," % second) + b"Order %d of AAPL failed" % second for second in range(10, 40)]
+    host.write([line for line in lines for _handler in range(2)])
+    host.read()
+    document = host.summary()
+    (message,) = document["messages"]
+    assert (message["text"], message["count"]) == ("Order <n> of <symbol> failed", 30)
+    assert (message["first_seen"], message["last_seen"]) == ("2026-01-05T14:03:10Z", "2026-01-05T14:03:39Z")
+    assert len(message["samples"]) >= 1
+    assert document["totals"]["doubles_dropped"] == 30
+
+
+def test_new_since_the_deploy_and_the_release_of_each_message(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    host = LogHost(tmp_path)
+    host.write([GUIDE + b"old trouble"])
+    _deploy(host, "2026.1.1", "2026-01-05T10:00:00Z")
+    host.read()
+    _deploy(host, "2026.1.2", "2026-01-05T15:00:00Z")
+    host.write([GUIDE.replace(b" 14:", b" 15:") + b"new trouble", GUIDE.replace(b" 14:", b" 15:") + b"old trouble"])
+    host.read()
+    document = host.summary()
+    assert document["release"] == {"current": "2026.1.2", "deployed": "2026-01-05T15:00:00Z", "previous": "2026.1.1"}
+    found = {message["text"]: (message["release"], message["new_since_deploy"]) for message in document["messages"]}
+    assert found == {"old trouble": ("2026.1.1", False), "new trouble": ("2026.1.2", True)}
+
+
+def _deploy(host: LogHost, name: str, time: str) -> None:
+    import os
+
+    from fluxmaint.core.clock import parse_utc
+
+    link = host.root / "current"
+    link.unlink(missing_ok=True)
+    link.symlink_to(f"releases/{name}")
+    os.utime(link, (parse_utc(time).timestamp(),) * 2, follow_symlinks=False)
+
+
+@given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=300), st.sampled_from([0.5, 0.95, 0.99]))
+def test_percentiles_are_within_their_stated_error(values: list[float], fraction: float) -> None:
+    from collections import Counter
+    from math import ceil
+
+    found = latency.percentile(Counter(latency.bucket(value) for value in values), fraction)
+    true = sorted(values)[ceil(fraction * len(values)) - 1]
+    assert found is not None
+    assert abs(found - true) <= true * (latency.LATENCY_ERROR + 0.001)
+    assert latency.percentile({}, fraction) is None
+
+
+def field(name: bytes, value: bytes) -> bytes:
+    if b"\n" in value:
+        return name + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
+    return name + b"=" + value + b"\n"
+
+
+def exported(*messages: bytes, priority: bytes = b"6") -> bytes:
+    entries = []
+    for number, message in enumerate(messages):
+        entries.append(
+            field(b"__CURSOR", b"s=1;i=%d" % number)
+            + field(b"__REALTIME_TIMESTAMP", b"%d" % (1767621802_000000 + number))
+            + field(b"MESSAGE", message)
+            + field(b"PRIORITY", priority)
+            + field(b"_SYSTEMD_UNIT", b"fluxhero-backend.service")
+        )
+    return b"\n".join(entries) + b"\n"
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    lines = journald.Lines()
+    return [line for entry in journald.entries(io.BytesIO(data)) for line in lines.of(entry).lines]
+
+
+def test_the_journals_export_format_becomes_lines() -> None:
+    own = GUIDE + b"Trade failed"
+    trace = [b"Traceback (most recent call last):", b'  File "a.py", line 3, in f', b"ValueError: x"]
+    found = lines_of(exported(own, *trace, b"two\nlines", b"INFO:     started", priority=b"3"))
+    head = b"2026-01-05T14:03:22.00000%dZ | %s | %s:: - %s"
+    assert found == [
+        own, *trace,
+        head % (4, b"ERROR", b"fluxhero-backend.service", b"two"),
+        head % (4, b"ERROR", b"fluxhero-backend.service", b"lines"),
+        head % (5, b"INFO", b"journal", b"started"),
+    ]  # fmt: skip
+    assert all(forms.parse(line).kind is forms.Kind.HEAD for line in found[-3:])
+
+
+def test_a_cut_off_export_gives_what_is_whole_and_rubbish_is_named() -> None:
+    data = exported(b"one", b"two")
+    assert len(lines_of(data[: len(data) - 1])) == 1
+    with pytest.raises(IntegrityError):
+        lines_of(b"MESSAGE\n" + (5).to_bytes(8, "little") + b"12345not the end\n")
+    assert lines_of(exported(b"\x00\xff\n\x1b")) != []
