@@ -22,14 +22,16 @@ attributes:
   check_mode:
     support: full
     details:
-      - Reads and writes nothing. Reports from the totals there are, and says in RV(unread) which files hold something new.
+      - Reads and writes nothing. Reports from the totals there are, and says in RV(unread) which files hold something
+        new.
   diff_mode:
     support: none
     details: Totals grow; they have no readable difference.
   idempotent:
     support: full
     details:
-      - A second run changes nothing unless something was logged in between. With O(save=true) a report is always written.
+      - A second run changes nothing unless something was logged in between.
+      - With O(save=true) a report is always written.
 options:
   config_file:
     description: The configuration of this host, written by the roles of this collection.
