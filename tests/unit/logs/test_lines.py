@@ -33,8 +33,8 @@ GUIDE = b"2026-01-05 14:03:22,123 - backend.trading - ERROR - "
         (b'{"ts": "2026-01-05T14:03:22Z", "level": "warn", "msg": "hot"}', "WARNING", "", b"hot", b"2026-01-05T14"),
         (b'{"time": 1767621802.5, "levelname": "INFO", "message": "x"}', "INFO", "", b"x", b"1767621802"),
         (
-            b'{"record": {"level": {"name": "SUCCESS"}, "message": "m", "name": "a.b", "time": {"repr": "2026-01-05 14:03"}}}',
-            "INFO", "a.b", b"m", b"2026-01-05 14",
+            b'{"record": {"level": {"name": "TRACE"}, "message": "m", "name": "a", "time": {"repr": "2026-01-05 14:03"}}}',
+            "DEBUG", "a", b"m", b"2026-01-05 14",
         ),
         (b"INFO:     Application startup complete.", "INFO", "", b"Application startup complete.", b""),
         (b"2026-01-05 14:03:22 INFO:     started\r", "INFO", "", b"started", b"2026-01-05 14"),
@@ -52,7 +52,7 @@ def test_forms(line: bytes, level: str, logger: str, text: bytes, hour: bytes) -
     [
         b'INFO:     127.0.0.1:1234 - "GET /api/trades/17 HTTP/1.1" 404 Not Found',
         b'2026-01-05 14:03:22.123 | INFO     | uvicorn.access:send:4 - 127.0.0.1:1 - "GET /api/trades/2 HTTP/1.1" 404',
-        b'{"level": "info", "msg": "r", "method": "GET", "path": "/api/trades/3?x=1", "status": 404, "duration_ms": 12.5}',
+        b'{"level": "info", "msg": "r", "method": "GET", "path": "/api/trades/3?x", "status": 404, "latency_s": 1.5}',
     ],
 )
 def test_requests(line: bytes) -> None:
