@@ -25,6 +25,7 @@ from tests.support.world import World, build
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "restic": "restic", "borg": "borgbackup", "age": "age", "zstd": "zstd", "sqlite3": "sqlite3", "rsync": "rsync",
+    "goaccess": "goaccess",
 }
 
 # The guide's backup: its commands in its order, without the messages.
@@ -122,7 +123,7 @@ class Generations:
         document["databases"][0].update(path=str(source), tables={"trades": ["id", "timestamp", "pnl"]})
         self.world.config()
         self.executable = work / "fluxmaint"
-        self.executable.write_bytes(_executable())
+        self.executable.write_bytes(executable())
         (work / "password").write_text("bench\n", encoding="utf-8")
         self.recipient = (self.world.keys / "recipients.txt").read_text(encoding="utf-8").splitlines()[1]
         self.identity = self.world.keys / "operator.key"
@@ -215,7 +216,7 @@ def _quietly(command: Sequence[str], environment: dict[str, str]) -> None:
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, **environment})
 
 
-def _executable() -> bytes:
+def executable() -> bytes:
     """The program `fluxmaint` as hosts get it."""
     spec = importlib.util.spec_from_file_location("executable", ROOT / "plugins/plugin_utils/executable.py")
     if spec is None or spec.loader is None:

@@ -21,7 +21,11 @@ CASES = {
     "generation": "A first whole backup: snapshot, compression, encryption, stored",
     "generation-day": "The next backup after a day's changes (nobody writes)",
     "restore": "Restore to a checked database",
+    "logs": "What a log says: levels, messages, requests (nobody writes)",
+    "logs-again": "The same again after 1 MB more (nobody writes)",
 }
+
+MODES = {"wal": "WAL", "rollback": "rollback journal", "": "one file"}
 
 
 def summarise(name: str, samples: Sequence[Sample]) -> Result:
@@ -98,6 +102,10 @@ GOALS = [
     Goal("restore: seconds / restic + check", "restore", "2.4GB", "rollback", "median_s", "restic", 1.0),
     Goal("restore: memory in MB", "restore", "2.4GB", "rollback", "peak_rss_bytes", "", 150e6),
     Goal("hot backup: memory in MB", "hot", "2.4GB", "rollback", "peak_rss_bytes", "", 150e6),
+    Goal("a log of 1 GB: seconds on one core", "logs", "1GB", "", "median_s", "", 10.0),
+    Goal("a log of 1 GB: memory in MB", "logs", "1GB", "", "peak_rss_bytes", "", 200e6),
+    Goal("a log of 1 GB: seconds / sed, sort, uniq", "logs", "1GB", "", "median_s", "sed", 1.0),
+    Goal("1 MB more behind 1 GB: seconds / guide's script", "logs-again", "1GB", "", "median_s", "guide's", 0.5),
 ]
 
 
@@ -138,7 +146,7 @@ def table(results: Sequence[Result]) -> str:
     parts: list[str] = []
     for key, members in groups(results):
         case, size, journal = key
-        mode = "WAL" if journal == "wal" else "rollback journal"
+        mode = MODES[journal]
         parts.append(f"### {CASES[case]}: {size.replace('GB', ' GB').replace('MB', ' MB')}, {mode}\n")
         parts.append("| method | seconds (min, max; rounds) | writer p50 / p99 / max, ms | bytes out, MB | RSS, MB |")
         parts.append("|---|---|---|---|---|")
@@ -179,7 +187,7 @@ def drawing(results: Sequence[Result], size: str = "2.4GB") -> str:
     body: list[str] = []
     y = 20
     for (case, _size, journal), members in chosen:
-        mode = "WAL" if journal == "wal" else "rollback journal"
+        mode = MODES[journal]
         body.append(f'<text x="10" y="{y + 12}" class="head">{escape(f"{CASES[case]} ({mode})")}</text>')
         y += 26
         longest = max((item["median_s"] for item in members if item["finished"]), default=1.0)

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure and report: `make bench`, or parts of it.
 
-    BENCH_CASES=hot,generation,restore  BENCH_SIZES=100MB,500MB,2.4GB  BENCH_JOURNALS=rollback,wal
+    BENCH_CASES=hot,generation,restore,logs  BENCH_SIZES=100MB,500MB,2.4GB  BENCH_JOURNALS=rollback,wal
+    BENCH_LOG_SIZES=100MB,1GB           sizes of logs
     BENCH_ROUNDS=3                      rounds of each case
     BENCH_METHODS=ours,restic           methods whose name begins so
     BENCH_DOCS=1                        copy the report to docs/benchmarks.md and docs/benchmarks.svg
@@ -27,13 +28,13 @@ from typing import Any
 from tests.lab import engine, names
 from tests.lab.steps import SetupError, say, step
 
-from . import data, measure, methods, report
+from . import data, logs, measure, methods, report
 
 BENCH = names.LAB / "bench"
 _LEVEL = 1
 # Databases of these sizes are measured as a whole backup in these journal modes.
 _WHOLE = {"100MB": ("rollback",), "500MB": ("rollback", "wal"), "2.4GB": ("rollback",)}
-_ROUNDS = {"100MB": 5, "500MB": 5, "2.4GB": 3}
+_ROUNDS = {"100MB": 5, "500MB": 5, "1GB": 3, "2.4GB": 3}
 # A method that has not ended by then counts as one that does not end; those known for it get less.
 _LIMIT_S = 600.0
 _HOPELESS_S = {"100MB": 10.0, "500MB": 15.0, "2.4GB": 60.0}
@@ -89,8 +90,9 @@ class Bench:
     """One run."""
 
     def __init__(self) -> None:
-        self.cases = _chosen("BENCH_CASES", ("hot", "generation", "restore"))
+        self.cases = _chosen("BENCH_CASES", ("hot", "generation", "restore", "logs"))
         self.sizes = _chosen("BENCH_SIZES", tuple(data.SIZES))
+        self.log_sizes = _chosen("BENCH_LOG_SIZES", tuple(logs.SIZES))
         self.journals = _chosen("BENCH_JOURNALS", data.JOURNALS)
         self.rounds = int(os.environ.get("BENCH_ROUNDS", "0"))
         self.only = tuple(word for word in os.environ.get("BENCH_METHODS", "").split(",") if word)
@@ -109,7 +111,18 @@ class Bench:
                     source = data.ensure(BENCH / "data", size, journal)
                 with tempfile.TemporaryDirectory(prefix="work-", dir=BENCH) as directory:
                     self._database(source, Path(directory), whole)
+        for size in self.log_sizes if "logs" in self.cases else ():
+            with step(f"The log of {size}"):
+                log = logs.ensure(BENCH / "data", size)
+            with tempfile.TemporaryDirectory(prefix="work-", dir=BENCH) as directory:
+                self._logs(data.Source(size, "", log), Path(directory))
         return self.results
+
+    def _logs(self, source: data.Source, work: Path) -> None:
+        host = logs.Logs(source.path, work)
+        self._group("logs", source, host.log, work, host.whole())
+        host.remember()
+        self._group("logs-again", source, host.log, work, host.again())
 
     def _database(self, source: data.Source, work: Path, whole: bool) -> None:
         database = work / "trades.db"
