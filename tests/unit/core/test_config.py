@@ -100,6 +100,8 @@ def test_all_mistakes_are_reported_at_once_with_their_keys() -> None:
         ({"health": {"liveness": {"status": 200}}}, "health.liveness.url is missing"),
         ({"root": "/opt/../etc"}, "root must be an absolute path"),
         ({"logs": []}, "logs must be an object"),
+        ({"logs": {"directory": "/l", "restart": "("}}, "logs.restart must be a regular expression"),
+        ({"logs": {"directory": "/l", "patterns": ["../*"]}}, "logs.patterns: '../*' must lead to a file below"),
     ],
 )
 def test_a_mistake_is_named(changes: dict[str, Any], expected: str) -> None:

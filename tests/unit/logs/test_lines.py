@@ -33,7 +33,7 @@ GUIDE = b"2026-01-05 14:03:22,123 - backend.trading - ERROR - "
         (b'{"ts": "2026-01-05T14:03:22Z", "level": "warn", "msg": "hot"}', "WARNING", "", b"hot", b"2026-01-05T14"),
         (b'{"time": 1767621802.5, "levelname": "INFO", "message": "x"}', "INFO", "", b"x", b"1767621802"),
         (
-            b'{"record": {"level": {"name": "TRACE"}, "message": "m", "name": "a", "time": {"repr": "2026-01-05 14:03"}}}',
+            b'{"record": {"level": {"name":"TRACE"}, "message":"m", "name":"a", "time":{"repr":"2026-01-05 14:03"}}}',
             "DEBUG", "a", b"m", b"2026-01-05 14",
         ),
         (b"INFO:     Application startup complete.", "INFO", "", b"Application startup complete.", b""),
