@@ -356,6 +356,20 @@ def test_a_page_that_two_tables_claim_belongs_to_neither_by_right(damaged: Damag
             assert found["other"].lost == 0
 
 
+def test_a_pointer_that_is_there_twice_puts_one_page_in_doubt_and_loses_none(damaged: Damaged) -> None:
+    with contextlib.closing(sqlite3.connect(damaged.live)) as con:
+        [(root,)] = con.execute("SELECT rootpage FROM sqlite_master WHERE name = 'trades'")
+    data = bytearray(damaged.live.read_bytes())
+    start = (root - 1) * PAGE
+    first, second = (start + int.from_bytes(data[start + at : start + at + 2], "big") for at in (12, 14))
+    rows_of_first, _end = signed_varint(data, first + 4)  # they are numbered from 1 on
+    data[first : first + 4] = data[second : second + 4]
+    bad = damaged.copy()
+    bad.write_bytes(data)
+    _salvaged, found = damaged.salvage(bad, generation=False)
+    assert found["trades"] == TableRows(149, None, 149 - rows_of_first, 0, rows_of_first, None)
+
+
 def test_a_flipped_value_is_doubtful_and_not_merged(damaged: Damaged) -> None:
     bad = damaged.copy()
     data = bad.read_bytes()
