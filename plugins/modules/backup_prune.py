@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: backup_prune
 short_description: Delete from a bucket the backup generations that retention no longer keeps
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Meant to run on the controller, with credentials that may delete and that no host has. Targets that are directories

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: backup_recipients_info
 short_description: Tell which backup generations are encrypted to which keys
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Reads the manifests of all generations of a host on one target, and counts them by the fingerprints of the public

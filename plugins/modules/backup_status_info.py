@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: backup_status_info
 short_description: Tell in one word how the backups of a host are, and why
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Looks at the targets, the signatures of the proofs, the journal, the schedule and the restores of the host that the

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: cache_cleanup
 short_description: Remove old cache files that a proven backup holds
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Removes files of the service's cache beyond limits of age and size, the oldest first. Only files that the service

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: log_report
 short_description: Read what is new in the service's logs, and tell what they say
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Reads what is new in the logs that the host's configuration names, through rotation and compression, and adds it to

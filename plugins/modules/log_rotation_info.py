@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: log_rotation_info
 short_description: Tell how logs are written, and who rotates them
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Finds out for each log of the service contract which files it is, which processes have them open for writing and

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: service_check_info
 short_description: Ask a running service whether it keeps its contract
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Looks once at everything that the contract promises of a running service. The units run, the endpoints answer as

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: sqlite_archive
 short_description: Move old rows of a SQLite database into an archive for each month
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Copies rows older than O(older_than_days) that the service contract calls closed into

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: sqlite_archive_info
 short_description: Tell what the archives of a SQLite database hold, and ask them together with it
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Lists the archives that M(fluxhero.maintenance.sqlite_archive) has made, proves that each holds what was written,

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: sqlite_export
 short_description: Export the result of a query from a SQLite database as CSV or Parquet
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Writes the result of one query into a file that others can keep, while other processes go on writing the database.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: sqlite_maintenance
 short_description: Keep the service's SQLite databases small and fast, when that is due
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Decides from facts what is due for each database of the service - free pages, how much they are scattered and

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: sqlite_salvage
 short_description: Make what can be had back of a damaged SQLite database, beside it
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Keeps the damaged set (the database with its C(-wal), C(-shm) and C(-journal)) as it is, on the disk, with digests.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: sqlite_size_info
 short_description: Tell how large the service's SQLite databases are, how fast they grow, and when the disk is full
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: FluxHero maintenance contributors (@fluxhero)
 description:
   - Measures each table and index of the databases of the service contract. On a live database writers wait a quarter
