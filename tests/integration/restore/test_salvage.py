@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -265,22 +267,25 @@ def test_there_must_be_room_and_time(world: backup_world.World, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("step", ["keep", "fetch", "settle", "rows", "recover", "merge"])
-def test_an_end_at_any_step_leaves_the_original_and_the_kept_set(world: backup_world.World, step: str) -> None:
-    """As a kill does: nothing is cleaned up; the directory is refused afterwards, another one works."""
+def test_sigkill_at_any_step_leaves_the_original_and_the_kept_set(world: backup_world.World, step: str) -> None:
+    """The directory is refused afterwards; another one works."""
     destroy(world, leaves(world, "trades")[1])
     before = state_of(world.database)
-
-    class Killed(BaseException):
-        pass
-
-    def progress(said: str, _facts: dict[str, Any]) -> None:
-        if said == step:
-            raise Killed
-
     config = world.config()
     request = salvage.Request("trades", world.top / "salvage", world.keys / "operator.key")
-    with pytest.raises(Killed):
-        salvage.run(config, request, journal=Journal(config.journal_file), progress=progress)
+
+    def kill_at(said: str, _facts: dict[str, Any]) -> None:
+        if said == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            salvage.run(config, request, journal=Journal(config.journal_file), progress=kill_at)
+        finally:
+            os._exit(1)
+    _pid, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     assert state_of(world.database) == before
     if step != "keep":
         assert sha256_file(world.top / "salvage" / "corrupt" / "trades.db") == before["trades.db"][0]
