@@ -23,7 +23,7 @@ import contextlib
 import dataclasses
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -277,17 +277,19 @@ def analyze(
     """
     clock = clock or Clock()
     longest = 0.0
-    with _writing(path, busy_timeout_s) as con:
+    with _writing(path, 0) as con:
         con.execute(f"PRAGMA analysis_limit = {limits.analysis_limit}")
         for table in tables:
-            started = clock.monotonic()
-            try:
-                con.execute(f"ANALYZE main.{fingerprint.quoted(table)}")
-            except sqlite3.OperationalError as error:
-                if "no such table" not in str(error):
-                    raise
+            with _transaction(con, path, busy_timeout_s, clock):
+                started = clock.monotonic()
+                try:
+                    con.execute(f"ANALYZE main.{fingerprint.quoted(table)}")
+                except sqlite3.OperationalError as error:
+                    if "no such table" not in str(error):
+                        raise
             longest = max(longest, clock.monotonic() - started)
-        con.execute("PRAGMA optimize").fetchall()
+        with _transaction(con, path, busy_timeout_s, clock):
+            con.execute("PRAGMA optimize").fetchall()
     return {"longest_s": round(longest, 6)}
 
 
@@ -299,19 +301,17 @@ def give_back(path: Path, limits: Upkeep, deadline: Deadline, *, busy_timeout_s:
     """
     clock, given, steps, longest = deadline.clock, 0, 0, 0.0
     pages = limits.step_pages
-    with _writing(path, busy_timeout_s) as con:
+    with _writing(path, 0) as con:
         while deadline.left_s > 0:
-            free = int(con.execute("PRAGMA freelist_count").fetchone()[0])
-            if not free:
-                break
-            started = clock.monotonic()
-            con.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            with _transaction(con, path, busy_timeout_s, clock):
+                started = clock.monotonic()
+                free = int(con.execute("PRAGMA freelist_count").fetchone()[0])
+                con.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+                left = int(con.execute("PRAGMA freelist_count").fetchone()[0])
             took = clock.monotonic() - started
-            longest, steps = max(longest, took), steps + 1
-            done = free - int(con.execute("PRAGMA freelist_count").fetchone()[0])
-            given += max(done, 0)
-            if done <= 0 and steps > 1:
-                break  # a service that deletes faster than this gives back
+            longest, steps, given = max(longest, took), steps + 1, given + max(free - left, 0)
+            if not left or left >= free:
+                break
             if took > _LONGEST_STEP_S:
                 pages = max(pages // 2, 1)
             clock.sleep(limits.pause_s)
@@ -377,7 +377,7 @@ def vacuum_waiting(
     real, _header = require_database(path)
     with _writing(real, 0) as con:
         con.execute("PRAGMA temp_store = MEMORY")
-        _lock(con, Deadline(clock, busy_timeout_s, str(path)))
+        _lock(con, "EXCLUSIVE", Deadline(clock, max(busy_timeout_s, _LOOK_S), str(path)))
         held = clock.monotonic()
         # Not before there is the lock: in this mode an attempt that fails would keep what it has got, and block others.
         con.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -422,11 +422,26 @@ def vacuum_waiting(
     return {"held_s": round(held, 6)}
 
 
-def _lock(con: sqlite3.Connection, deadline: Deadline) -> None:
-    """Begin with the exclusive lock. SQLite's own waiting looks too seldom to come between a busy writer's commits."""
+@contextlib.contextmanager
+def _transaction(con: sqlite3.Connection, path: Path, busy_timeout_s: float, clock: Clock) -> Iterator[None]:
+    """One short transaction that writes; what waits for its lock, and for readers, ends with the time."""
+    _lock(con, "IMMEDIATE", Deadline(clock, max(busy_timeout_s, _LOOK_S), str(path)))
+    try:
+        yield
+        con.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
+        con.execute("COMMIT")
+    except BaseException:
+        if con.in_transaction:
+            con.execute("ROLLBACK")
+        raise
+    con.execute("PRAGMA busy_timeout = 0")
+
+
+def _lock(con: sqlite3.Connection, kind: str, deadline: Deadline) -> None:
+    """Begin with a lock. SQLite's own waiting looks too seldom to come between the commits of a busy writer."""
     while True:
         try:
-            con.execute("BEGIN EXCLUSIVE")
+            con.execute(f"BEGIN {kind}")
             return
         except sqlite3.OperationalError as error:
             if not is_locked(error) or deadline.left_s < 0:
@@ -596,7 +611,7 @@ def _size(name: str) -> int:
 
 
 @contextlib.contextmanager
-def _writing(path: Path, busy_timeout_s: float) -> Any:
+def _writing(path: Path, busy_timeout_s: float) -> Iterator[sqlite3.Connection]:
     """A connection that may write to an existing database; SQLite's errors become the engine's."""
     real, _header = require_database(path)
     with sqlite_errors(path):

@@ -245,8 +245,10 @@ def test_d47_a_damaged_database_is_never_written_anew(tmp_path: Path) -> None:
     path, new = make(tmp_path / "a.db"), tmp_path / "new"
     damage(path)
     before = path.read_bytes()
-    with pytest.raises(IntegrityError, match="is damaged, and is not written anew"):
+    with pytest.raises(IntegrityError, match=r"a\.db: is damaged, and is not written anew"):
         upkeep.rebuild(path, new, deadline(path))
+    with pytest.raises(IntegrityError, match="is damaged"):  # though its rows are what they were
+        upkeep.prove(path, content(path), deadline(path))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.db"]
 
