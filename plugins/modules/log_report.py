@@ -88,9 +88,9 @@ files:
   description: The files of the report, by their formats.
   returned: when O(save=true) and not in check mode
   type: dict
-  sample: {"html": "/var/lib/fluxmaint/reports/report-2026-W47.html",
-           "json": "/var/lib/fluxmaint/reports/report-2026-W47.json",
-           "txt": "/var/lib/fluxmaint/reports/report-2026-W47.txt"}
+  sample: {"html": "/var/lib/fluxmaint/reports/report-20261116T140000Z-20261123T150000Z.html",
+           "json": "/var/lib/fluxmaint/reports/report-20261116T140000Z-20261123T150000Z.json",
+           "txt": "/var/lib/fluxmaint/reports/report-20261116T140000Z-20261123T150000Z.txt"}
 verdict:
   description:
     - What needs a look. The RV(verdict.kind) is V(quiet), V(look) or V(not known), and the same, or V(note), for each

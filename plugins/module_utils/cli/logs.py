@@ -62,6 +62,6 @@ def _report(context: Context) -> Answer:
     exit_code = 0 if findings.complete(document) else DEGRADED
     if not options.save and options.directory is None:
         return Answer(dict(document), text.render(document).rstrip("\n"), exit_code)
-    saved = files.save(document, config, context.journal(config), options.directory)
+    saved = files.save(document, config, context.journal(config), options.directory, weekly=options.week)
     lines = [saved["verdict"]["headline"], *saved["files"].values()]
     return Answer({"period": document["period"], **saved}, "\n".join(lines), exit_code)

@@ -31,7 +31,7 @@ def names(directory: Path) -> list[str]:
 
 def test_three_files_and_the_links_to_the_latest(tmp_path: Path) -> None:
     directory = tmp_path / "reports"
-    written = files.write(example(), directory)
+    written = files.write(example(), directory, weekly=True)
     assert written == {kind: directory / f"report-2026-W47.{kind}" for kind in ("html", "json", "txt")}
     assert names(directory) == [
         f"{stem}.{kind}" for stem in ("latest", "report-2026-W47") for kind in ("html", "json", "txt")
@@ -53,7 +53,7 @@ def test_only_the_newest_reports_stay_and_nothing_else_is_touched(tmp_path: Path
     (tmp_path / "report-2026-W01.html.bak").write_text("a person's")
     (tmp_path / "notes.txt").write_text("a person's")
     for number in range(40, 47):
-        for path in files.write(week(number), tmp_path, keep=3).values():
+        for path in files.write(week(number), tmp_path, keep=3, weekly=True).values():
             os.utime(path, (number, number))
     assert names(tmp_path) == [
         *(f"latest.{kind}" for kind in ("html", "json", "txt")),
@@ -64,16 +64,21 @@ def test_only_the_newest_reports_stay_and_nothing_else_is_touched(tmp_path: Path
 
 
 def test_the_report_that_was_written_stays_whatever_the_clock_says(tmp_path: Path) -> None:
-    for path in files.write(week(46), tmp_path).values():
+    for path in files.write(week(46), tmp_path, weekly=True).values():
         os.utime(path, (2**33, 2**33))
-    files.write(week(47), tmp_path, keep=1)
+    files.write(week(47), tmp_path, keep=1, weekly=True)
     assert (tmp_path / "latest.html").exists()
     assert not (tmp_path / "report-2026-W46.html").exists()
 
 
+def test_a_report_in_between_does_not_take_the_place_of_a_weekly_one(tmp_path: Path) -> None:
+    assert files.name_of(example(), weekly=True) == "report-2026-W47"
+    assert files.name_of(example()) == "report-20261116T000000Z-20261123T000000Z"
+
+
 def test_a_period_that_is_no_week_is_named_by_its_ends(tmp_path: Path) -> None:
     document = {**quiet(), "period": {"begin": "2026-11-16T00:00:00Z", "end": "2026-11-17T12:00:00Z"}}
-    assert files.name_of(document) == "report-20261116T000000Z-20261117T120000Z"  # type: ignore[arg-type]
+    assert files.name_of(document, weekly=True) == "report-20261116T000000Z-20261117T120000Z"  # type: ignore[arg-type]
     document["period"] = {"begin": "", "end": ""}
     with pytest.raises(InputError, match="no period"):
         files.write(document, tmp_path)  # type: ignore[arg-type]

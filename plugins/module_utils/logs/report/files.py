@@ -35,10 +35,10 @@ FORMATS: Mapping[str, Callable[[Document], bytes]] = {
 _NAME = re.compile(r"report-(?:\d{4}-W\d\d|\d{8}T\d{6}Z-\d{8}T\d{6}Z)\.(?:html|json|txt)")
 
 
-def name_of(document: Document) -> str:
-    """Such as `report-2026-W47`; a report of another length than a week is named after its two ends."""
+def name_of(document: Document, *, weekly: bool = False) -> str:
+    """Such as `report-2026-W47` for the report of a week; any other one is named after the two ends of its period."""
     year, week = week_of(document["period"])
-    if week:
+    if weekly and week:
         return f"report-{year}-W{week:02d}"
     begin, end = moment(document["period"]["begin"]), moment(document["period"]["end"])
     if begin is None or end is None:
@@ -46,7 +46,7 @@ def name_of(document: Document) -> str:
     return f"report-{begin:%Y%m%dT%H%M%SZ}-{end:%Y%m%dT%H%M%SZ}"
 
 
-def write(document: Document, directory: Path, *, keep: int | None = None) -> dict[str, Path]:
+def write(document: Document, directory: Path, *, keep: int | None = None, weekly: bool = False) -> dict[str, Path]:
     """Write a report in each format and let `latest.*` point to them; then remove the oldest ones, if wanted.
 
     Each file is there whole or not at all. Writing the same report again replaces it.
@@ -54,6 +54,7 @@ def write(document: Document, directory: Path, *, keep: int | None = None) -> di
     Args:
         directory: made where it is not there.
         keep: so many reports stay, the newest ones by their time stamps; this one is among them. None keeps all.
+        weekly: whether this is the report of a week, and not one in between, which must not take its place.
 
     Returns:
         The files by their formats: `html`, `json` and `txt`.
@@ -61,7 +62,7 @@ def write(document: Document, directory: Path, *, keep: int | None = None) -> di
     directory = Path(directory)
     rendered = {kind: make(document) for kind, make in FORMATS.items()}
     directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-    name = name_of(document)
+    name = name_of(document, weekly=weekly)
     files = {kind: directory / f"{name}.{kind}" for kind in rendered}
     for kind, data in rendered.items():
         atomic_write(files[kind], data, _MODE)
@@ -72,15 +73,19 @@ def write(document: Document, directory: Path, *, keep: int | None = None) -> di
     return files
 
 
-def save(document: Document, config: Config, journal: Journal, directory: Path | None = None) -> dict[str, Any]:
+def save(
+    document: Document, config: Config, journal: Journal, directory: Path | None = None, *, weekly: bool = False
+) -> dict[str, Any]:
     """Write a report to this host's reports, of which the configured number is kept; or to a directory that keeps all.
+
+    `weekly` is as in `write`.
 
     Returns:
         `files` by their formats, and the `verdict`.
     """
     with journal.operation("log_report") as operation:
         keep = config.log_report.keep if directory is None else None
-        written = write(document, directory or config.log_report.directory, keep=keep)
+        written = write(document, directory or config.log_report.directory, keep=keep, weekly=weekly)
         verdict = judge(document)
         paths = {kind: str(path) for kind, path in written.items()}
         operation.result = "ok" if complete(document) else "degraded"
