@@ -27,6 +27,7 @@ _SYMBOLS = ("AAPL", "AMD", "AMZN", "BAC", "GOOG", "INTC", "IWM", "JPM", "META", 
 
 # The guide's script: its commands, with other directories.
 _GUIDE = r"""
+set +o pipefail
 grep "ERROR" "$LOG" | awk '{print $4}' | sort | uniq -c | sort -rn > "$OUT"
 grep -c "WARNING" "$LOG" >> "$OUT"
 grep "Trade execution failed" "$LOG" | wc -l >> "$OUT"
