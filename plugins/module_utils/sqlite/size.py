@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ BUDGET_S = 0.25
 _SHORTEST_SPAN_S = 20 * 3600
 _LONGEST_SPAN_S = 60 * 86400
 _DAY_S = 86400
+_PREFIX = ".fluxmaint-size-"
 _MODES = ("none", "full", "incremental")
 
 
@@ -189,7 +191,8 @@ def _facts_only(real: Path, reason: str) -> Sizes:
 
 
 def _from_snapshot(real: Path, copy_dir: Path, live: Sizes, deadline: Deadline) -> Sizes:
-    with tempfile.TemporaryDirectory(prefix=".fluxmaint-size-", dir=copy_dir) as directory:
+    _sweep(copy_dir, deadline)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=copy_dir) as directory:
         copy = Path(directory) / "copy.db"
         hot_backup.backup(real, copy, timeout_s=max(deadline.left_s, 1), digest=False, rows=False, clock=deadline.clock)
         sizes = _read(copy, deadline, immutable=True)
@@ -201,6 +204,14 @@ def _from_snapshot(real: Path, copy_dir: Path, live: Sizes, deadline: Deadline) 
         journal_mode=live.journal_mode,
         measured="snapshot",
     )
+
+
+def _sweep(copy_dir: Path, deadline: Deadline) -> None:
+    """Remove the snapshots of processes that were killed: those that are older than any measurement takes."""
+    for left in copy_dir.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if deadline.clock.now().timestamp() - left.stat().st_mtime > 2 * deadline.timeout_s:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _sizes(con: sqlite3.Connection, real: Path, items: list[Item] | None, reason: str) -> Sizes:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -105,6 +107,18 @@ def test_writers_do_not_wait_for_longer_than_the_budget(tmp_path: Path) -> None:
     assert copied.measured == "snapshot" and copied.rows() == {"t": 60000}
     assert (copied.path, copied.bytes) == (str(path), path.stat().st_size)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_what_a_killed_measurement_left_goes_and_a_running_one_stays(tmp_path: Path) -> None:
+    create = "CREATE TABLE t(id INTEGER PRIMARY KEY, note TEXT)"
+    path = make(tmp_path / "a.db", "PRAGMA page_size=512", "VACUUM", create, rows("t", 60000))
+    for name, age_s in (("killed", 3 * 600), ("running", 60)):
+        left = tmp_path / f".fluxmaint-size-{name}"
+        left.mkdir()
+        (left / "copy.db").touch()
+        os.utime(left, (time.time() - age_s,) * 2)
+    assert measure(path, budget_s=0.0001, copy_dir=tmp_path).measured == "snapshot"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".fluxmaint-size-running", "a.db"]
 
 
 def test_in_wal_mode_nobody_waits_so_there_is_no_copy(tmp_path: Path) -> None:
