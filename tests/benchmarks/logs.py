@@ -41,8 +41,9 @@ _AWK = f"""
 awk '{{ gsub(/{_ID}/, "I"); gsub(/[0-9]+/, "N"); n[$0]++ }} END {{ for (t in n) print n[t], t }}' "$LOG" > "$OUT"
 """
 _GOACCESS = r"""
-grep -F "uvicorn.access" "$LOG" | goaccess - --log-format='%d %t.%^ | %^ | %^ - %h:%^ - "%r" %s' \
-    --date-format=%Y-%m-%d --time-format=%H:%M:%S --no-progress --no-global-config -o "$OUT"
+grep -F "uvicorn.access" "$LOG" | sed 's/ | INFO     | uvicorn.access:send:476 - / /' |
+    goaccess - --log-format='%d %t.%^ %h:%^ - "%r" %s' --date-format=%Y-%m-%d --time-format=%H:%M:%S --no-progress \
+        --no-global-config -o "$OUT" > /dev/null
 """
 
 
