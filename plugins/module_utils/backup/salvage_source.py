@@ -51,7 +51,9 @@ class SalvageSource:
         report, name, facts = self._candidate(request.generation)
         database = self._config.database(str(report["database"]))
         self._file = Path(facts["file"])
-        if not self._file.is_file() or sha256_file(self._file) != facts["sha256"]:
+        if not self._file.is_file():
+            raise InputError("was removed; salvage again", subject=str(self._file), untouched="the service")
+        if sha256_file(self._file) != facts["sha256"]:
             raise IntegrityError("is not the file that the salvage has made", subject=str(self._file), untouched="it")
         # What a generation lacks is known; from the damaged file, rows that came later would be missing unnoticed.
         if name != salvage.GENERATION and not salvage.unchanged_since(report, Path(report["path"])):

@@ -104,13 +104,13 @@ def rows(copy: Path, destination: Path, *, generation: Path | None, deadline: De
             layout = _layout(stream.fileno(), generation)
             pages = PageFile(stream.fileno(), layout.page_size, layout.reserved)
             salvaged = Salvaged(destination, doubts, notes=list(layout.doubts))
-            schema = _Schema.read(pages, layout, generation, salvaged.notes)
-            salvaged.schema_whole = schema.whole
             forest = Forest(pages, lambda: deadline.check("looking at the pages of the damaged database"))
             deadline.check("copying the damaged database")
             forest.free(layout.first_free)
             if not forest.free_whole:
                 salvaged.notes.append("the list of free pages is damaged: deleted rows may be among the doubtful")
+            schema = _Schema.read(forest, layout, generation, salvaged.notes)
+            salvaged.schema_whole = schema.whole
             for entry, shape in schema.with_trees():
                 forest.walk(entry, shape)
             forest.settle()
@@ -178,9 +178,9 @@ class _Schema:
     whole: bool
 
     @classmethod
-    def read(cls, pages: PageFile, layout: Layout, generation: Path | None, notes: list[str]) -> _Schema:
+    def read(cls, forest: Forest, layout: Layout, generation: Path | None, notes: list[str]) -> _Schema:
         """The damaged schema, mended with that of the generation. Raises IntegrityError when there is none."""
-        own, whole = Forest(pages).read_schema(layout.codec)
+        own, whole = forest.read_schema(layout.codec)
         theirs = _entries_of(generation)
         chosen: dict[tuple[str, str], Entry] = {}
         shapes: dict[str, Shape] = {}

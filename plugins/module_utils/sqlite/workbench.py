@@ -109,7 +109,7 @@ class _Writer:
     def __init__(self, descriptor: int, pages: PageFile) -> None:
         self._descriptor = descriptor
         self._pages = pages
-        self.count = pages.count
+        self.count = max(pages.count, 1)  # the first page is written last
 
     def _put(self, number: int, data: bytes) -> None:
         os.pwrite(self._descriptor, data, (number - 1) * self._pages.page_size)

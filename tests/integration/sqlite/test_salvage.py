@@ -306,6 +306,34 @@ def test_without_any_schema_there_is_a_clear_refusal(damaged: Damaged) -> None:
         damaged.salvage(bad, generation=False)
 
 
+def test_pages_of_the_schema_are_no_rows_of_a_table_that_looks_like_it(damaged: Damaged) -> None:
+    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+        con.execute("CREATE TABLE entries(type TEXT, name TEXT, tbl TEXT, root INT, sql TEXT)")
+        con.execute("INSERT INTO entries SELECT 'mine', symbol, symbol, id, timestamp FROM trades")
+        for number in range(60):
+            con.execute(f"CREATE TABLE more_{number}(a, b, c)")
+        [(root,)] = con.execute("SELECT rootpage FROM sqlite_master WHERE name = 'entries'")
+    bad = damaged.copy()
+    zero(bad, root)
+    for generation in (True, False):
+        salvaged, found = damaged.salvage(shutil.copyfile(bad, damaged.copy()), generation=generation)
+        assert {row[1] for row in content(salvaged.path, "entries")} == {"mine"}
+        assert found["entries"].rows == 149
+        assert found["entries"].doubtful == 149
+    # And the schema's own inner page gone: what nobody knows of is not guessed.
+    zero(bad, 1)
+    salvaged, found = damaged.salvage(bad)
+    assert found["trades"].lost == 0
+    assert "entries" not in found
+
+
+def test_an_empty_file_has_lost_everything(damaged: Damaged) -> None:
+    bad = damaged.copy()
+    bad.write_bytes(b"")
+    _salvaged, found = damaged.salvage(bad)
+    assert found["trades"] == TableRows(0, 129, 0, 129, 0, 0)
+
+
 def test_deleted_rows_do_not_come_back(damaged: Damaged) -> None:
     """Free pages keep what was deleted; also where the list of them is damaged it is never certain."""
     with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
