@@ -25,7 +25,7 @@ from . import connect, workbench
 from .connect import HEADER_BYTES, Deadline
 from .fingerprint import quoted
 from .pages import PageFile, guess_page_size
-from .trees import Entry, Forest, Shape, Tree, shape_of
+from .trees import Column, Entry, Forest, Shape, Tree, shape_of
 from .workbench import ONLY_HERE, READ, SHARED, Layout
 
 DOUBTS = "fluxmaint_doubts"  # the attached database with the doubtful rows of each table
@@ -33,6 +33,8 @@ _ENCODINGS = (1, 2, 3)
 _SEQUENCE = "sqlite_sequence"
 _SYSTEM = ("sqlite_stat", _SEQUENCE)
 _MOST_NOTES = 50
+# Not wanted, but its pages must not be taken for another table's.
+_STATISTICS = Shape([Column(name) for name in "abcdef"], -1, (), "rowid")
 
 
 @dataclass
@@ -187,7 +189,7 @@ class _Schema:
         for found in own:
             known = next((other for other in theirs if _key(other) == _key(found)), None)
             entry, shape = found, _proven(found)
-            if found.type == "table" and found.root and shape is None and not _left_out(found):
+            if found.type == "table" and found.root and shape is None:
                 whole = False
                 if known is None:
                     notes.append(f"the definition of table {found.name!r} is damaged; it is left out")
@@ -268,6 +270,8 @@ def _proven(entry: Entry) -> Optional[Shape]:
         return None
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as con:
         try:
+            if _left_out(entry):
+                return _STATISTICS
             if entry.name.startswith("sqlite_"):
                 if entry.name != _SEQUENCE:
                     return None

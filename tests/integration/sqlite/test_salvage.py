@@ -312,12 +312,17 @@ def test_pages_of_the_schema_are_no_rows_of_a_table_that_looks_like_it(damaged: 
         con.execute("INSERT INTO entries SELECT 'mine', symbol, symbol, id, timestamp FROM trades")
         for number in range(60):
             con.execute(f"CREATE TABLE more_{number}(a, b, c)")
-        [(root,)] = con.execute("SELECT rootpage FROM sqlite_master WHERE name = 'entries'")
+        con.execute("CREATE TABLE three(a TEXT, b TEXT, c TEXT)")
+        con.execute("INSERT INTO three(rowid, a, b, c) SELECT id + 1000, 'mine', symbol, timestamp FROM trades")
+        con.execute("ANALYZE")
+        roots = dict(con.execute("SELECT name, rootpage FROM sqlite_master WHERE name IN ('entries', 'three')"))
     bad = damaged.copy()
-    zero(bad, root)
+    for root in roots.values():
+        zero(bad, root)
     for generation in (True, False):
         salvaged, found = damaged.salvage(shutil.copyfile(bad, damaged.copy()), generation=generation)
-        assert {row[1] for row in content(salvaged.path, "entries")} == {"mine"}
+        for table in roots:
+            assert {row[1] for row in content(salvaged.path, table)} == {"mine"}
         assert found["entries"].rows == 149
         assert found["entries"].doubtful == 149
     # And the schema's own inner page gone: what nobody knows of is not guessed.
