@@ -16,7 +16,7 @@ from ..core.journal import Journal
 from ..core.lease import Lease
 from ..core.period import PREVIOUS, Period, month
 from ..core.progress import Report
-from ..sqlite import export
+from ..sqlite import archive_file, archive_query, export
 
 _WORK = "exports"
 
@@ -62,6 +62,7 @@ def run(
                     result = export.run(
                         wanted(config, one, period, accept_fewer=accept_fewer),
                         timeout_s=settings.timeout_s,
+                        reader=_with_archives(config, one, period),
                         work_dir=work,
                         max_wait_s=config.database(one.database).busy_timeout_s,
                         dry_run=dry_run,
@@ -105,6 +106,15 @@ def wanted(config: Config, one: ExportQuery, period: Period, *, accept_fewer: bo
         require_rows=one.require_rows,
         accept_fewer=accept_fewer,
     )
+
+
+def _with_archives(config: Config, one: ExportQuery, period: Period) -> export.Reader | None:
+    """How to read the rows of a month that went into archives together with those that did not; None without any."""
+    archives, database = config.archives, config.database(one.database)
+    tables = [table.name for table in archives.tables if table.database == database.name] if archives else []
+    if archives is None or not any(archive_file.existing(archives.directory, name) for name in tables):
+        return None
+    return lambda deadline: archive_query.opened(config, one.sql, database, period.parameters(), deadline)
 
 
 def _work_directory(config: Config) -> Path:

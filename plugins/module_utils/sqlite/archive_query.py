@@ -10,10 +10,11 @@ shows both: a row that is in the database counts as it is there, one that is onl
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from .table_shape import Shape, listed, matching, read_shape
 MOST_ROWS = 1000
 TIMEOUT_S = 600.0
 _MONTH = re.compile(r"[0-9]{6}")
+_FIRST, _LAST = "000000", "999999"
 
 
 def info(
@@ -131,7 +133,7 @@ def query(
         PreconditionError: there is no room for the snapshot and the archives' rows in the state directory.
     """
     clock = clock or Clock()
-    archives = _archives(config)
+    _archives(config)
     for month in filter(None, (since, until)):
         if not _MONTH.fullmatch(month):
             raise InputError(f"{month!r} is not a month like 202611")
@@ -140,31 +142,59 @@ def query(
         raise InputError(f"say which database is asked: {known}")
     chosen = config.database(database) if database else config.databases[0]
     deadline = Deadline(clock, timeout_s, "query")
+    with _joined(config, sql, chosen, {}, (since or _FIRST, until or _LAST), deadline) as (joined, _taken):
+        return joined.ask(sql, max_rows)
+
+
+@contextlib.contextmanager
+def opened(
+    config: Config, sql: str, database: Database, parameters: Mapping[str, Any], deadline: Deadline
+) -> Iterator[tuple[sqlite3.Connection, dict[str, Any]]]:
+    """A connection that can only read, and sees the rows of all archives where `sql` asks for their tables.
+
+    Gives also how it reads: `from`, `journal_mode`, `lock_held_s`, and the `archives` that were read.
+    """
+    with _joined(config, sql, database, parameters, (_FIRST, _LAST), deadline) as (joined, taken):
+        how = {"from": "snapshot", "journal_mode": taken.journal_mode, "lock_held_s": taken.lock_held_s}
+        yield joined.connection, {**how, "archives": joined.archives}
+
+
+@contextlib.contextmanager
+def _joined(
+    config: Config,
+    sql: str,
+    database: Database,
+    parameters: Mapping[str, Any],
+    months: tuple[str, str],
+    deadline: Deadline,
+) -> Iterator[tuple[_Joined, hot_backup.Snapshot]]:
+    archives, clock = _archives(config), deadline.clock
     with private_umask(), workspace(config, "archive-query", clock) as work:
         snapshot = work / "live.snapshot"
-        hot_backup.backup(chosen.path, snapshot, timeout_s=timeout_s, digest=False, rows=False, clock=clock)
-        asked = _tables_asked(snapshot, sql, chosen)
-        tables = [item for item in archives.tables if item.database == chosen.name and item.table.lower() in asked]
-        months = (since or "000000", until or "999999")
-        with _Joined(snapshot, work / "archived.db", chosen, deadline) as joined:
+        taken = hot_backup.backup(
+            database.path, snapshot, timeout_s=deadline.left_s, digest=False, rows=False, clock=clock
+        )
+        asked = _tables_asked(snapshot, sql, database, parameters)
+        tables = [item for item in archives.tables if item.database == database.name and item.table.lower() in asked]
+        with _Joined(snapshot, work / "archived.db", database, deadline) as joined:
             for table in tables:
                 files = archive_file.existing(archives.directory, table.name)
                 wanted = [files[month] for month in files if months[0] <= month <= months[1]]
                 joined.add(table, {path: archive_file.read(path, table, _month(path), deadline) for path in wanted})
-            return joined.ask(sql, max_rows)
+            yield joined, taken
 
 
 def _month(path: Path) -> str:
     return path.stem[-6:]
 
 
-def _tables_asked(snapshot: Path, sql: str, database: Database) -> set[str]:
+def _tables_asked(snapshot: Path, sql: str, database: Database, parameters: Mapping[str, Any]) -> set[str]:
     """The tables that a query reads, in lower case; refuses what is not one query."""
     found: set[str] = set()
     with reading(snapshot, immutable=True) as con:
         only_reading(con, found)
         try:
-            con.execute(f"EXPLAIN {sql}").fetchone()
+            con.execute(f"EXPLAIN {sql}", parameters).fetchone()
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise InputError(f"the query is not one SELECT: {error}", subject=str(database.path)) from None
     return found
@@ -226,6 +256,17 @@ class _Joined:
         finally:
             self._con.execute("DETACH DATABASE old")
         self._read.append(str(path))
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """Both together, from now on to read only."""
+        only_reading(self._con)
+        return self._con
+
+    @property
+    def archives(self) -> list[str]:
+        """The files that were read."""
+        return list(self._read)
 
     def ask(self, sql: str, max_rows: int) -> Answer:
         """Run the query."""

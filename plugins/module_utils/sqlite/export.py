@@ -97,6 +97,8 @@ class Compiled:
 
 
 Step = Callable[[str, dict[str, Any]], None]
+# Gives a connection that can only read, and how it reads; see `archive_query.opened`.
+Reader = Callable[[Deadline], contextlib.AbstractContextManager[tuple[sqlite3.Connection, dict[str, Any]]]]
 
 
 def run(
@@ -104,6 +106,7 @@ def run(
     *,
     timeout_s: float = 600.0,
     source: str = "auto",
+    reader: Reader | None = None,
     work_dir: Path | None = None,
     max_wait_s: float = 5.0,
     dry_run: bool = False,
@@ -115,6 +118,7 @@ def run(
     Args:
         timeout_s: for everything; when it is over nothing has changed.
         source: `auto`, or `snapshot` to read from a snapshot in WAL mode too.
+        reader: what to read from instead: a snapshot of the database that shows more rows than it has.
         work_dir: an existing directory for the snapshot, as private as the database; that of the destination if None.
         max_wait_s: refuse to take a snapshot for which writers may wait longer than this.
         dry_run: do everything but leave a file behind.
@@ -142,7 +146,7 @@ def run(
             place.sweep()
         try:
             con, read, cut_off = stack.enter_context(
-                _reading(wanted, source, work_dir or place.path, max_wait_s, deadline)
+                _reading(wanted, source, reader, work_dir or place.path, max_wait_s, deadline)
             )
             note("query", {"path": str(wanted.destination), **read})
             written = stack.enter_context(place.file("", discard=dry_run))
@@ -254,7 +258,7 @@ def _silent(_step: str, _facts: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _reading(
-    wanted: Export, source: str, work_dir: Path, max_wait_s: float, deadline: Deadline
+    wanted: Export, source: str, reader: Reader | None, work_dir: Path, max_wait_s: float, deadline: Deadline
 ) -> Iterator[tuple[sqlite3.Connection, dict[str, Any], datetime]]:
     """A connection inside one read transaction that can only read, how it reads, and the cut-off.
 
@@ -267,7 +271,7 @@ def _reading(
     require_period(compiled, wanted.period, str(wanted.source))
     real, header = connect.require_database(wanted.source)
     cut_off = deadline.clock.now()
-    if header.wal and source == "auto":
+    if header.wal and source == "auto" and reader is None:
         with connect.reading(real, busy_timeout_s=patience_s) as con:
             deadline.bind(con)
             con.execute("BEGIN")
@@ -284,6 +288,10 @@ def _reading(
             untouched="everything",
             remedy="switch the database to WAL mode, or raise the service's busy timeout and this limit",
         )
+    if reader is not None:
+        with reader(deadline) as (con, how), connect.sqlite_errors(wanted.source):
+            yield con, how, cut_off
+        return
     tag = hashlib.sha256(os.fsencode(wanted.destination)).hexdigest()[:16]
     copy = work_dir / f".snapshot-{tag}{_SUFFIX}"
     try:

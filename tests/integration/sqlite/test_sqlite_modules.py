@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlite_lab import elsewhere, files, make, require_prefix, writing
+
+from tests.support.world import build
 
 ROOT = Path(__file__).resolve().parents[3]
 ANSIBLE = Path(sys.executable).with_name("ansible")
@@ -152,3 +155,39 @@ def test_damage_is_a_result_or_on_request_a_failure(tmp_path: Path, modules: Mod
     assert failed["state_word"] == "FAILED"
     assert failed["error"] == "IntegrityError"
     assert failed["report"]["messages"] == found["messages"]
+
+
+def test_sqlite_export_in_check_mode_and_twice_for_real(tmp_path: Path, modules: Modules) -> None:
+    source, place = make(tmp_path / "live.db"), tmp_path / "exports"
+    place.mkdir()
+    (tmp_path / "board.sql").write_text("SELECT id, k FROM board ORDER BY id")
+    arguments = {"src": str(source), "dest": str(place / "board.csv"), "query_file": str(tmp_path / "board.sql")}
+    planned = modules("sqlite_export", "--check", **arguments)
+    assert (planned["changed"], planned["rows"], list(place.iterdir())) == (True, 2000, [])
+    done = modules("sqlite_export", **arguments)
+    assert (done["changed"], done["sha256"]) == (True, planned["sha256"])
+    before = files(place)
+    assert sorted(before) == ["board.csv", "board.csv.json", "board.csv.sha256"]
+    assert modules("sqlite_export", **arguments)["changed"] is False
+    assert files(place) == before
+
+
+def test_cache_cleanup_in_check_mode_and_twice_for_real(tmp_path: Path, modules: Modules) -> None:
+    world = build(tmp_path / "world", rows=3)
+    world.document["cache"]["regenerable"] = ["*.parquet"]
+    world.document["cache_cleanup"] = {"max_age_days": 30, "grace_s": 0}
+    cache = world.root / "data/cache"
+    for path in cache.rglob("*.parquet"):
+        os.utime(path, (1_700_000_000,) * 2)
+        path.chmod(0o600)
+    time.sleep(1.01 - time.time() % 1)  # generations begin with a whole second
+    world.create()
+    world.prove()
+    planned = modules("cache_cleanup", "--check", config_file=str(world.config_file))
+    assert (planned["changed"], len(planned["removed"])) == (True, 2)
+    assert len(list(cache.rglob("*.parquet"))) == 2
+    done = modules("cache_cleanup", config_file=str(world.config_file))
+    assert (done["changed"], done["freed_bytes"]) == (True, planned["freed_bytes"])
+    assert list(cache.rglob("*.parquet")) == []
+    assert (cache / "daily").is_dir()
+    assert modules("cache_cleanup", config_file=str(world.config_file))["changed"] is False
