@@ -31,7 +31,7 @@ SAMPLES = 3
 _MOST_SAMPLE = 2000
 _MOST_SAMPLE_LINES = 30
 # What is known of lines is forgotten when it takes so much.
-_MOST_KNOWN = 300_000
+_MOST_KNOWN = 40_000
 _MOST_KNOWN_BYTES = 32_000_000
 # Beyond that, the hour of each line is looked at.
 _MOST_BEGINNINGS = 6

@@ -36,7 +36,7 @@ _LOCK = "logs.lock"
 _CHUNK = 2 << 20
 # What is read between two transactions.
 _STEP_BYTES = 64 << 20
-_STEP_SIZE = 200_000
+_STEP_SIZE = 20_000
 _STEP_ENTRIES = 50_000
 # Lines that may be one event. Beyond that an event is cut where the reading happens to be.
 _MOST_HELD_LINES = 3000
