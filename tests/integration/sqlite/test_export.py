@@ -14,7 +14,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from fluxmaint.core.errors import EngineError, InputError, LeaseError, Precondit
 from fluxmaint.core.period import month
 from fluxmaint.sqlite import export
 from fluxmaint.sqlite.export import Export
+from pyarrow import parquet
 from sqlite_lab import elsewhere, make, writing
 
 from tests.faults.disks import mounted, needs_mount
@@ -451,12 +451,7 @@ def test_killed_at_each_step_the_old_export_or_the_new_one_is_there_whole(tmp_pa
 # ---------------------------------------------------------------------------------------------- Parquet
 
 
-@pytest.fixture
-def parquet() -> Iterator[Any]:
-    return pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-
-
-def test_parquet_has_the_types_of_the_values(database: Path, place: Path, parquet: Any) -> None:
+def test_parquet_has_the_types_of_the_values(database: Path, place: Path) -> None:
     change(
         database,
         "CREATE TABLE odd(i, r, t, b, n, m, big, blank)",
@@ -494,7 +489,7 @@ def test_parquet_has_the_types_of_the_values(database: Path, place: Path, parque
     assert json.loads((place / "plain.parquet.json").read_text())["sha256"] == digest
 
 
-def test_parquet_is_written_in_row_groups(tmp_path: Path, place: Path, parquet: Any) -> None:
+def test_parquet_is_written_in_row_groups(tmp_path: Path, place: Path) -> None:
     database = trades(tmp_path, rows=100_100)
     result = export.run(dataclasses.replace(october(database, place), format="parquet"))
     found = parquet.ParquetFile(place / "trades_202610.csv")
@@ -503,7 +498,7 @@ def test_parquet_is_written_in_row_groups(tmp_path: Path, place: Path, parquet: 
     assert found.schema_arrow.metadata[b"month"] == b"2026-10"
 
 
-def test_parquet_without_a_row_has_its_columns(tmp_path: Path, place: Path, parquet: Any) -> None:
+def test_parquet_without_a_row_has_its_columns(tmp_path: Path, place: Path) -> None:
     database = trades(tmp_path)
     result = export.run(plain(database, place, "SELECT * FROM trades WHERE id < 0", format="parquet"))
     assert result["rows"] == 0
