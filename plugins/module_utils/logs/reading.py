@@ -9,6 +9,7 @@ twice and lost nothing: the next one goes on where the last step ended.
 
 from __future__ import annotations
 
+import os
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -156,6 +157,15 @@ def live_files(logs: Logs) -> list[Path]:
     return [path for path in regular if not files.is_rotated(path, names[path.parent])]
 
 
+def _unlisted(logs: Logs) -> str:
+    """Why nobody can say which logs there are; empty when the directory can be listed. Patterns then find no file."""
+    try:
+        with os.scandir(logs.directory):
+            return ""
+    except OSError as error:
+        return f"cannot be listed: {error.strerror}" if logs.patterns else ""
+
+
 def _identify(piece: LogPiece, known: Sequence[Stream]) -> tuple[Stream | None, Stream | None]:
     """Which stream is in a file, to go on with; or of which one it is a copy that ends before what was read."""
     same_file = [stream for stream in known if (stream.device, stream.inode) == (piece.device, piece.inode)]
@@ -194,6 +204,9 @@ class _Run:
     def all(self) -> list[SourceResult]:
         """Every source; one that cannot be read does not stop the others."""
         results = []
+        unlisted = _unlisted(self._logs)
+        if unlisted:
+            results.append(SourceResult(str(self._logs.directory), "file", errors=[unlisted]))
         known = {name_of(self._logs, path): path for path in live_files(self._logs)}
         for name in self._database.names("file"):
             known.setdefault(name, self._logs.directory / name)

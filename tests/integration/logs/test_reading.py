@@ -75,6 +75,14 @@ def test_a_log_that_grows_by_any_bytes_gives_the_same_totals(
     assert sum(count for (count,) in host.rows("SELECT count FROM facts WHERE name = 'bytes'")) == len(content)
 
 
+def test_a_directory_that_cannot_be_listed_is_no_directory_without_logs(host: LogHost) -> None:
+    host.directory.rename(host.root / "elsewhere")
+    result = host.read()
+    assert result["result"] == "degraded"
+    assert result["sources"][0]["name"] == str(host.directory)
+    assert result["sources"][0]["errors"] == ["cannot be listed: No such file or directory"]
+
+
 def compressed(name: str) -> Callable[[Path], Path]:
     def compress(path: Path) -> Path:
         done = path.with_name(path.name + name)
