@@ -87,7 +87,8 @@ def test_guide_profile(tmp_path: Path) -> None:
     assert config.health.liveness and config.health.liveness.json == {"status": "ACTIVE"}
     assert config.halt_file == Path("/opt/fluxhero/data/HALT")
     assert config.archives and config.archives.directory == Path("/opt/fluxhero/data/archive")
-    assert [(item.name, item.database, item.table) for item in config.archives.tables] == [("trades", "trades", "trades")]
+    archived = [(item.name, item.database, item.table) for item in config.archives.tables]
+    assert archived == [("trades", "trades", "trades")]
     assert config.cache and config.cache.regenerable == ["*.parquet"]
     exports = config.require_exports()
     assert (str(exports.directory), exports.time_zone) == ("/opt/fluxhero/exports", "America/New_York")
