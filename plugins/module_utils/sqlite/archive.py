@@ -313,10 +313,6 @@ class _Job:
 
     def _delete(self, table: ArchivedTable, selection: Selection, months: list[dict[str, Any]]) -> None:
         """Delete from the live database, month by month; whatever hinders that is a problem that is told."""
-        hindrances = archive_delete.hindrances(self.snapshots[table.database], selection.shape)
-        if hindrances:
-            self.problems.append(f"archive {table.name}: nothing was deleted: {'; '.join(hindrances)}")
-            return
         states = [NEW, HELD, *([DIFFERS] if self.replace_changed else [])]
         chosen = self.work / "chosen.db"
         live = self.config.database(table.database).path

@@ -40,16 +40,6 @@ class Deleted:
     longest_s: float
 
 
-def hindrances(snapshot: Path, shape: Shape) -> list[str]:
-    """Why rows of the table must not be deleted by anybody but the service; none when they may be."""
-    con = connect(snapshot, timeout_s=5, mode="ro", immutable="1")
-    try:
-        triggers = delete_triggers(con, shape)
-    finally:
-        con.close()
-    return [f"deleting from {shape.table} would fire the trigger {name}" for name in triggers]
-
-
 class LiveTable:
     """The live database, opened to delete from one table.
 
@@ -59,7 +49,8 @@ class LiveTable:
         shape: the table as the snapshot has it.
         budget_s: how long one transaction may keep writers waiting.
 
-    Raises PreconditionError when another writer would endanger the database, TimeoutExceeded when it is locked.
+    Raises PreconditionError when a deletion would fire a trigger or one more writer would endanger the database,
+    TimeoutExceeded when it is locked.
     """
 
     def __init__(self, live: Path, work: Path, shape: Shape, *, budget_s: float, deadline: Deadline) -> None:
@@ -79,6 +70,11 @@ class LiveTable:
                 found = read_shape(self._con, shape.table, shape.key, subject=str(live))
                 if found != shape:
                     raise InputError(f"the table {shape.table} was changed meanwhile", subject=str(live))
+                triggers = delete_triggers(self._con, shape)
+                if triggers:
+                    raise PreconditionError(
+                        f"deleting from {shape.table} would fire the trigger {', '.join(triggers)}", subject=str(live)
+                    )
                 self._conditions = self._keeping()
         except BaseException:
             self._con.close()

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+import re
 import sqlite3
 import stat
 from pathlib import Path
@@ -18,6 +20,8 @@ from fluxmaint.core import config as configuration
 from fluxmaint.core.errors import ConfigError, InputError, IntegrityError, LeaseError
 from fluxmaint.core.lease import Lease
 from fluxmaint.sqlite import archive, archive_file
+from fluxmaint.sqlite.archive_selection import Selection
+from fluxmaint.sqlite.table_shape import Shape
 
 
 @pytest.fixture
@@ -26,6 +30,17 @@ def world(tmp_path: Path) -> World:
     made.trades(40, 150, every_s=86400)  # from 2026-06-26 on, one a day: 40 days old enough
     made.trades(30, 20)
     return made
+
+
+def meanwhile(world: World, *statements: str, **options: Any) -> dict[str, Any]:
+    """Archive and delete; statements run right before the first row is deleted."""
+    pending = list(statements)
+
+    def on_step(step: str, _facts: dict[str, Any]) -> None:
+        while step == "delete" and pending:
+            world.run_sql(pending.pop(0))
+
+    return archive.run(world.config, delete=True, journal=world.journal, clock=Fixed(), progress=on_step, **options)
 
 
 def test_rows_go_into_the_file_of_their_month_with_the_live_schema(world: World) -> None:
@@ -86,8 +101,11 @@ def test_check_mode_tells_rows_and_bytes_and_writes_nothing(world: World) -> Non
     ]
     assert all(month["bytes"] > 20 * month["added"] for month in plan["tables"][0]["months"])
     assert world.files() == {} and not world.journal.path.exists()
+    files = {month["file"]: month["rows"] for month in plan["tables"][0]["months"]}
+    assert archive.difference(plan) == {"before": {}, "after": files}
     world.archive()
     assert world.plan()["changed"] is False
+    assert archive.difference(world.plan()) == {"before": files, "after": files}
 
 
 def test_times_in_every_form_and_those_nobody_can_read(tmp_path: Path) -> None:
@@ -188,17 +206,58 @@ def test_a_row_that_changed_after_it_was_archived_stays_until_a_person_decides(w
 def test_a_row_that_changes_between_copying_and_deleting_stays(world: World, change: str) -> None:
     """The comparison is in the deleting transaction, and it is exact: no collation, no affinity."""
     world.run_sql("UPDATE trades SET pnl = 1 WHERE id = 7")
-    journal = world.journal
-
-    def on_step(step: str, facts: dict[str, Any]) -> None:
-        if step == "delete" and facts["month"] == "202606":
-            world.run_sql(change)
-
-    result = archive.run(world.config, delete=True, journal=journal, clock=Fixed(), progress=on_step)
+    result = meanwhile(world, change)
     assert result["deleted"] == 39
     assert [month["kept"] for month in result["tables"][0]["months"]] == [{}, {"changed": 1}, {}]
     assert [row[0] for row in world.lives()][:1] == [7]
     assert len(world.archived()) == 40
+
+
+def test_what_rows_need_to_stay_for_may_come_up_meanwhile(world: World) -> None:
+    world.run_sql("CREATE TABLE notes(trade INTEGER REFERENCES trades(id) ON DELETE CASCADE)")
+    result = meanwhile(world, "INSERT INTO notes VALUES (5)", "DELETE FROM trades WHERE id > 40")
+    assert result["deleted"] == 38
+    assert [row[0] for row in world.lives()] == [5, 40], "one that is referred to, and the newest one"
+    assert world.run_sql("SELECT trade FROM notes") == [(5,)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE trades ADD COLUMN fee REAL DEFAULT 1",
+        "CREATE TRIGGER told AFTER DELETE ON trades BEGIN DELETE FROM positions; END",
+    ],
+)
+def test_a_schema_that_changes_meanwhile_ends_the_deletion(world: World, change: str) -> None:
+    """A column that the archive does not have could hold something, and a trigger would fire."""
+    with pytest.raises(InputError, match="the schema was changed meanwhile"):
+        meanwhile(world, change)
+    assert world.run_sql("SELECT count(*) FROM trades") == [(70,)]
+    world.run_sql("DROP TRIGGER IF EXISTS told")
+    assert world.archive(delete=True)["deleted"] == 40
+
+
+def test_copies_that_are_not_exact_are_never_given_a_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = archive_file.create
+
+    def create(path: Path, shape: Shape, **options: Any) -> None:
+        wrong = tuple(text.replace("pnl REAL", "pnl TEXT") for text in shape.statements)
+        original(path, dataclasses.replace(shape, statements=wrong), **options)
+
+    monkeypatch.setattr(archive_file, "create", create)
+    with pytest.raises(IntegrityError, match="are not the 5 that were read"):
+        world.archive(delete=True)
+    assert world.files() == {} and world.run_sql("SELECT count(*) FROM trades") == [(70,)]
+
+
+def test_an_archive_never_loses_what_it_held(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.archive(delete=True)
+    before = world.archived()
+    world.trades(1, 130.5)
+    monkeypatch.setattr(Selection, "_copy_rest", lambda *_: None)
+    with pytest.raises(IntegrityError, match="0, are not the 31 that were read"):
+        world.archive(delete=True)
+    assert world.archived() == before
 
 
 def test_a_row_whose_month_changed_is_not_archived_twice(world: World) -> None:
@@ -349,6 +408,40 @@ def test_a_damaged_archive_is_found_and_named_before_anything_is_done(world: Wor
     assert world.run_sql("SELECT count(*) FROM trades") == [(71,)]
     assert "trades_archive_202608.db" in world.files()
     assert len(rows_of(world.directory / "trades_archive_202608.db", "trades")) == 4
+
+
+@pytest.mark.parametrize("occurrence", [0, 1])
+def test_a_flipped_bit_in_the_rows_or_in_an_index_is_found(world: World, occurrence: int) -> None:
+    world.archive()
+    path = world.directory / "trades_archive_202607.db"
+    data = bytearray(path.read_bytes())
+    places = [found.start() for found in re.finditer(rb"2026-07-05T", data)]
+    assert len(places) == 2, "once in the table, once in its index"
+    data[places[occurrence] + 9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"is damaged|are not the 31"):
+        world.archive()
+
+
+def test_what_lies_beside_an_archive_is_not_ignored(world: World) -> None:
+    world.archive()
+    path = world.directory / "trades_archive_202607.db"
+    stray = world.directory / "trades_archive_202501.db.partial"
+    stray.write_bytes(b"of a run that was killed")
+    other = world.directory / "notes.partial"
+    other.write_bytes(b"not ours")
+    world.archive()
+    assert not stray.exists() and other.exists()
+    journal = Path(f"{path}-journal")
+    journal.write_bytes(b"x")
+    with pytest.raises(IntegrityError, match="db-journal lies beside it"):
+        world.archive()
+    journal.unlink()
+    con = sqlite3.connect(path)
+    con.execute("PRAGMA journal_mode = WAL")
+    con.close()
+    with pytest.raises(IntegrityError, match="WAL mode"):
+        world.archive()
 
 
 def test_files_that_only_look_like_archives_are_refused(world: World) -> None:

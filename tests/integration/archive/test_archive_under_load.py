@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from archive_world import Fixed, World
-from fluxmaint.sqlite import archive, integrity
+from fluxmaint.core.errors import TimeoutExceeded
+from fluxmaint.sqlite import archive, archive_delete, integrity
 
 WRITER = """
 import json, select, sqlite3, sys, time
@@ -65,16 +66,21 @@ def test_no_trade_fails_while_thousands_of_rows_leave(tmp_path: Path) -> None:
     assert world.run_sql("PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_transaction_that_takes_too_long_is_cut_into_smaller_ones(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.trades(800, 150, every_s=1)
-    world.trades(1, 1)
-    with world.live() as con:  # no index on the reference: each row costs a scan
+def referring(world: World, rows: int) -> None:
+    """Rows of another table, without an index on what they refer to: each deletion costs a scan."""
+    with world.live() as con:
         con.execute("CREATE TABLE notes(trade INTEGER REFERENCES trades(id), text TEXT)")
         con.execute(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
-            " INSERT INTO notes SELECT NULL, 'x' FROM n"
+            f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
+            " INSERT INTO notes SELECT (SELECT max(id) FROM trades), 'x' FROM n"
         )
+
+
+def test_a_transaction_that_takes_too_long_is_cut_into_smaller_ones(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.trades(70, 150, every_s=1)
+    world.trades(1, 1)
+    referring(world, 80_000)
     steps: list[int] = []
 
     def note(step: str, facts: dict[str, Any]) -> None:
@@ -84,8 +90,19 @@ def test_a_transaction_that_takes_too_long_is_cut_into_smaller_ones(tmp_path: Pa
     result = archive.run(
         world.config, delete=True, writer_wait_s=0.1, journal=world.journal, clock=Fixed(), progress=note
     )
-    assert result["deleted"] == 800 == sum(steps)
-    assert max(steps) < 300, "batches stay as small as the budget wants"
+    assert result["deleted"] == 70 == sum(steps)
+    assert steps[0] < archive_delete._FIRST_BATCH, "the first one was interrupted, and nothing of it was done"
+
+
+def test_a_single_row_that_takes_too_long_is_an_error_that_names_the_remedy(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.trades(10, 150)
+    world.trades(1, 1)
+    referring(world, 150_000)
+    with pytest.raises(TimeoutExceeded, match="an index on the columns that refer to the table may help"):
+        world.archive(delete=True, writer_wait_s=0.0005)
+    assert world.run_sql("SELECT count(*) FROM trades") == [(11,)]
+    assert len(world.archived()) == 10
 
 
 def test_a_reader_that_stays_does_not_make_writers_wait(tmp_path: Path) -> None:
@@ -109,8 +126,9 @@ def test_a_reader_that_stays_does_not_make_writers_wait(tmp_path: Path) -> None:
                 reader.execute("BEGIN")
                 reader.execute("SELECT count(*) FROM trades").fetchone()
 
+        options = {"writer_wait_s": 0.02, "timeout_s": 20.0}  # one commit would wait for 30 s
         result = archive.run(
-            world.config, delete=True, writer_wait_s=0.02, journal=world.journal, clock=Waiting(), progress=note
+            world.config, delete=True, journal=world.journal, clock=Waiting(), progress=note, **options
         )
     assert result["deleted"] == 100 and len(tries) >= 3
 
