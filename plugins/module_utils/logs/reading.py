@@ -9,8 +9,8 @@ twice and lost nothing: the next one goes on where the last step ended.
 
 from __future__ import annotations
 
-import os
 import contextlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
