@@ -86,7 +86,7 @@ class Lines:
         except ValueError:
             microseconds, priority = 0, 6
         level = _LEVELS[priority] if 0 <= priority < len(_LEVELS) else "INFO"
-        unit = (entry.get("_SYSTEMD_UNIT") or entry.get("UNIT") or b"").replace(b" ", b"_") or b"systemd"
+        unit = (entry.get("UNIT") or entry.get("_SYSTEMD_UNIT") or b"").replace(b" ", b"_") or b"systemd"
         moment = from_timestamp(microseconds / 1e6).strftime("%Y-%m-%dT%H:%M:%S").encode()
         time = moment + b".%06dZ" % (microseconds % 1_000_000)
         lines = []
