@@ -134,7 +134,7 @@ def statistics(path: Path) -> dict[str, int] | None:
             return None
         found: dict[str, int] = {}
         for table, stat in con.execute("SELECT tbl, stat FROM sqlite_stat1"):
-            first = str(stat).split(" ")[0]
+            first = str(stat).partition(" ")[0]
             if isinstance(table, str) and first.isdigit():
                 found[table] = max(found.get(table, 0), int(first))
         return found
