@@ -32,7 +32,7 @@ def refusal(command: str = COMMAND) -> str:
     """Why `.recover` cannot be used on this host; empty when it can."""
     if shutil.which(command) is None:
         return f"the command {command} is not installed"
-    version = run([command, "-batch", "-version"], timeout_s=30, check=False).text.split(" ")[0].strip()
+    version = run([command, "-batch", "-version"], timeout_s=30, check=False).text.partition(" ")[0].strip()
     asked = run([command, "-batch", ":memory:", _QUESTION], timeout_s=30, check=False)
     if asked.returncode == 0 and asked.text.strip() == "1":
         return ""

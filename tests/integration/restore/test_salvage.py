@@ -12,6 +12,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ pytestmark = pytest.mark.skipif(not (shutil.which("age") and shutil.which("zstd"
 PAGE = 4096
 
 
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection whose changes are committed at the end."""
+    con = sqlite3.connect(path)
+    try:
+        with con:
+            yield con
+    finally:
+        con.close()
+
+
 @pytest.fixture(scope="module")
 def proven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service with a proven generation of 400 trades, and 25 more trades since."""
@@ -41,7 +53,7 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.create()
     made.prove()
     made.rows(25)
-    with contextlib.closing(sqlite3.connect(made.database)) as con, con:
+    with changing(made.database) as con:
         con.execute("UPDATE positions SET status = 'closed' WHERE id = 3")
     return made.top
 
@@ -174,7 +186,7 @@ def test_only_what_was_shown_and_is_usable_comes_into_place(world: backup_world.
         place("salvage-20200101T000000Z-000000.rows")
     with pytest.raises(InputError, match="there is no salvage"):
         place("salvage-../../report.rows")
-    with contextlib.closing(sqlite3.connect(report["candidates"]["merged"]["file"])) as con, con:
+    with changing(report["candidates"]["merged"]["file"]) as con:
         con.execute("DELETE FROM positions")
     with pytest.raises(IntegrityError, match="is not the file that the salvage has made"):
         place(f"salvage-{report['id']}.merged")

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from sqlite_lab import elsewhere, make, require_prefix, writing
 
 # More than fits into memory, so that it goes into the file before it is committed.
 HALF = ("PRAGMA cache_size = 5", "PRAGMA cache_spill = 5", "BEGIN IMMEDIATE", "UPDATE t SET b = 'half'")
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection whose changes are committed at the end."""
+    con = sqlite3.connect(path)
+    try:
+        with con:
+            yield con
+    finally:
+        con.close()
 
 
 def deadline() -> Deadline:
@@ -95,7 +107,7 @@ def test_a_journal_of_another_database_is_kept_and_not_played(tmp_path: Path) ->
     live = table(tmp_path / "live.db", "delete")
     with elsewhere(live, *HALF):
         database = crashed(live, tmp_path / "crashed")
-    with contextlib.closing(sqlite3.connect(live)) as con, con:
+    with changing(live) as con:
         con.executemany("INSERT INTO t(b) VALUES (?)", [("later" * 100,)] * 50)
     shutil.copyfile(live, database)
     settled, notes = kept_and_settled(database, tmp_path / "kept")

@@ -13,6 +13,7 @@ import contextlib
 import random
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,17 @@ CREATE TABLE "odd 'name'"(word TEXT UNIQUE, "select" INTEGER CHECK("select" >= 0
 CREATE TRIGGER counted AFTER INSERT ON trades BEGIN UPDATE settings SET value = NEW.id WHERE name = 'newest'; END;
 CREATE VIEW winners AS SELECT * FROM trades WHERE pnl > 0;
 """
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection whose changes are committed at the end."""
+    con = sqlite3.connect(path)
+    try:
+        with con:
+            yield con
+    finally:
+        con.close()
 
 
 @dataclass
@@ -106,7 +118,7 @@ def build(top: Path, **options: Any) -> Damaged:
     world = Damaged(top, top / "generation.db", top / "live.db")
     make(world.generation, **options)
     shutil.copyfile(world.generation, world.live)
-    with contextlib.closing(sqlite3.connect(world.live)) as con, con:
+    with changing(world.live) as con:
         fill(con, 130, 150)
         con.execute("UPDATE trades SET pnl = -1 WHERE id = 5")
     return world
@@ -235,7 +247,7 @@ def test_the_whole_schema_comes_back_and_counters_go_on(damaged: Damaged) -> Non
         with contextlib.closing(sqlite3.connect(path)) as con:
             schemas.append((con.execute(question).fetchall(), con.execute("PRAGMA user_version").fetchone()))
     assert schemas[0] == schemas[1]
-    with contextlib.closing(sqlite3.connect(salvaged.path)) as con, con:
+    with changing(salvaged.path) as con:
         assert con.execute("SELECT count(*) FROM winners").fetchone() == (148,)
         assert con.execute("SELECT twice, typeof(price) FROM quotes WHERE id = 4").fetchone() == (8, "real")
         assert con.execute("SELECT value FROM settings WHERE name = 'newest'").fetchone() == (
@@ -246,13 +258,13 @@ def test_the_whole_schema_comes_back_and_counters_go_on(damaged: Damaged) -> Non
 
 
 def test_a_number_that_was_given_out_is_not_given_out_again(damaged: Damaged) -> None:
-    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+    with changing(damaged.live) as con:
         con.execute("DELETE FROM trades WHERE id > 100")
         root = con.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone()[0]
     bad = damaged.copy()
     zero(bad, root)
     salvaged, _found = damaged.salvage(bad)
-    with contextlib.closing(sqlite3.connect(salvaged.path)) as con, con:
+    with changing(salvaged.path) as con:
         assert con.execute("INSERT INTO trades(timestamp) VALUES ('later')").lastrowid == 130  # after the generation's
 
 
@@ -307,7 +319,7 @@ def test_without_any_schema_there_is_a_clear_refusal(damaged: Damaged) -> None:
 
 
 def test_pages_of_the_schema_are_no_rows_of_a_table_that_looks_like_it(damaged: Damaged) -> None:
-    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+    with changing(damaged.live) as con:
         con.execute("CREATE TABLE entries(type TEXT, name TEXT, tbl TEXT, root INT, sql TEXT)")
         con.execute("INSERT INTO entries SELECT 'mine', symbol, symbol, id, timestamp FROM trades")
         for number in range(60):
@@ -341,7 +353,7 @@ def test_an_empty_file_has_lost_everything(damaged: Damaged) -> None:
 
 def test_deleted_rows_do_not_come_back(damaged: Damaged) -> None:
     """Free pages keep what was deleted; also where the list of them is damaged it is never certain."""
-    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+    with changing(damaged.live) as con:
         con.execute("PRAGMA secure_delete = OFF")
         con.execute("CREATE TABLE old(id INTEGER PRIMARY KEY, timestamp TEXT NOT NULL, symbol TEXT, pnl REAL)")
         con.execute("INSERT INTO old SELECT id + 1000, timestamp, 'OLD', pnl FROM trades")
@@ -367,7 +379,7 @@ def test_deleted_rows_do_not_come_back(damaged: Damaged) -> None:
 
 def test_a_page_that_two_tables_claim_belongs_to_neither_by_right(damaged: Damaged) -> None:
     """A pointer of one table leads into another one of the same shape: its rows must not move over."""
-    with contextlib.closing(sqlite3.connect(damaged.generation)) as con, con:
+    with changing(damaged.generation) as con:
         con.execute("CREATE TABLE other(id INTEGER PRIMARY KEY, timestamp TEXT, symbol TEXT, pnl REAL)")
         con.execute("INSERT INTO other SELECT id, timestamp, 'QQQ', pnl FROM trades")
     shutil.copyfile(damaged.generation, damaged.live)
@@ -428,7 +440,7 @@ def test_a_flipped_value_is_doubtful_and_not_merged(damaged: Damaged) -> None:
 
 
 def test_rows_that_do_not_fit_together_are_not_merged(damaged: Damaged) -> None:
-    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+    with changing(damaged.live) as con:
         con.execute("DELETE FROM \"odd 'name'\" WHERE word = 'word 3'")
         con.execute("INSERT INTO \"odd 'name'\" VALUES ('word 3', 1)")
     salvaged, _found = damaged.salvage(damaged.copy())
@@ -441,7 +453,7 @@ def test_rows_that_do_not_fit_together_are_not_merged(damaged: Damaged) -> None:
 
 
 def test_rows_that_the_table_itself_refuses_are_counted(damaged: Damaged) -> None:
-    with contextlib.closing(sqlite3.connect(damaged.live)) as con, con:
+    with changing(damaged.live) as con:
         con.execute("PRAGMA ignore_check_constraints = ON")
         con.execute("UPDATE \"odd 'name'\" SET \"select\" = -1 WHERE word = 'word 9'")
     salvaged, found = damaged.salvage(damaged.copy())
@@ -452,7 +464,7 @@ def test_rows_that_the_table_itself_refuses_are_counted(damaged: Damaged) -> Non
 
 def test_full_text_tables_keep_their_content(tmp_path: Path) -> None:
     path = tmp_path / "live.db"
-    with contextlib.closing(sqlite3.connect(path)) as con, con:
+    with changing(path) as con:
         con.execute("CREATE VIRTUAL TABLE news USING fts5(title, body)")
         con.executemany("INSERT INTO news VALUES (?, ?)", [(f"title {n}", f"market word{n}") for n in range(300)])
     out = tmp_path / "out.db"
