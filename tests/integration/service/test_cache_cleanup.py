@@ -255,23 +255,35 @@ def test_a_file_that_changes_between_look_and_removal_stays(world: World, deed: 
 
 
 def test_a_directory_that_became_a_link_leads_nowhere(world: World) -> None:
-    elsewhere = world.top / "elsewhere"
-    shutil.copytree(cache(world) / "daily", elsewhere)
+    """The very files that were looked at lie elsewhere by then."""
     os.utime(cache(world) / "spy.parquet", (1_700_000_000,) * 2)  # the older one goes first
     back_up(world)
+    moved = world.top / "moved"
 
     def swap(_path: Path) -> None:
-        if not (cache(world) / "daily").is_symlink():
-            shutil.move(cache(world) / "daily", world.top / "moved")
-            (cache(world) / "daily").symlink_to(elsewhere)
+        if not moved.exists():
+            os.rename(cache(world) / "daily", moved)
+            (cache(world) / "daily").symlink_to(moved)
 
     journal = Meddling(world.config().journal_file)
     journal.deed, journal.victim = swap, cache(world)
     done = clean(world, journal=journal)
     assert [item["path"] for item in done["removed"]] == ["spy.parquet"]
-    assert (elsewhere / "qqq.parquet").exists()
-    assert (world.top / "moved/qqq.parquet").exists()
+    assert (moved / "qqq.parquet").exists()
     assert [item["path"] for item in done["kept"]] == ["daily/qqq.parquet"]
+
+
+def test_the_content_decides_whatever_the_times_say(world: World) -> None:
+    """The host's clock was ahead when the generation began."""
+    shutil.rmtree(cache(world) / "daily")
+    back_up(world)
+    path = cache(world) / "spy.parquet"
+    path.write_bytes(path.read_bytes()[::-1])
+    done = clean(world)
+    assert [(item["path"], item["reason"]) for item in done["kept"]] == [
+        ("spy.parquet", "the backup has another content of it")
+    ]
+    assert path.exists()
 
 
 def test_what_the_contract_does_not_call_regenerable_stays(world: World) -> None:

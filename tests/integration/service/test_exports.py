@@ -91,6 +91,8 @@ def test_each_export_of_a_month_by_the_command_line(
     place = Path(document["exports"]["directory"])
     code, planned = call(document, capsys, "export", "--month", "2025-06", "--dry-run")
     assert (code, planned["changed"], list(place.iterdir())) == (0, True, [])
+    left = Path(document["state_dir"]) / "exports/.snapshot-0123456789abcdef.fluxmaint-export"
+    left.write_bytes(b"of a run that was killed")
     code, done = call(document, capsys, "export", "--month", "2025-06")
     assert (code, done["changed"]) == (0, True)
     assert {name: item["rows"] for name, item in done["exports"].items()} == {"trades": 28, "closed": 27}
