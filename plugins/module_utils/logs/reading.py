@@ -44,6 +44,8 @@ _MOST_HELD_LINES = 3000
 # A file that was not written for so long ends with a whole event; a rotated one, for so long, with a whole line.
 _QUIET_S = 1.0
 _SETTLED_S = 60.0
+# The last bytes that were read, in which the time of the newest line is looked for.
+_REMEMBERED = 20_000
 _JOURNAL_TIMEOUT_S = 3600.0
 
 
@@ -460,34 +462,40 @@ class _Reading:
             self._pass(block[end:])
             self._skipping = True
             return b""
-        whole = self._separable(block[:end]) if end else 0
+        whole = self._separable(block, end) if end else 0
         if whole:
             self._count(block[: whole - 1], whole)
         return block[whole:]
 
-    def _separable(self, lines: bytes) -> int:
-        """Where the last event begins that may not be complete."""
-        end = len(lines) - 1
-        begin = lines.rfind(b"\n", 0, end) + 1
+    def _separable(self, block: bytes, size: int) -> int:
+        """Where, in the first `size` bytes, the last event begins that may not be complete."""
+        end = size - 1
+        begin = block.rfind(b"\n", 0, end) + 1
         for _unused in range(_MOST_HELD_LINES):
             if begin == 0:
-                return 0 if len(lines) < 2 * _CHUNK else len(lines)
-            before = lines.rfind(b"\n", 0, begin - 1) + 1
-            if self._counting.separable(lines[before : begin - 1], lines[begin:end]):
+                return 0 if size < 2 * _CHUNK else size
+            before = block.rfind(b"\n", 0, begin - 1) + 1
+            if self._counting.separable(block[before : begin - 1], block[begin:end]):
                 return begin
             begin, end = before, begin - 1
-        return len(lines)
+        return size
 
     def _count(self, block: bytes, size: int) -> None:
+        """Count lines that are `size` bytes, with the last line's end if it has one."""
         if self._first is None:
             self._first = self._time_in(block[:20_000].split(b"\n"))
         self._counting.block(block)
-        self._pass(block + b"\n" if size > len(block) else block)
+        self._position += size
+        self._remember(block[-_REMEMBERED:] + b"\n" * (size - len(block)))
 
     def _pass(self, block: bytes) -> None:
+        """Leave bytes behind that are not counted, or have been."""
         self._position += len(block)
-        self._recent = (self._recent + block)[-TAIL_BYTES:] if len(block) < TAIL_BYTES else block[-TAIL_BYTES:]
-        self._newest = block[-20_000:] or self._newest
+        self._remember(block[-_REMEMBERED:])
+
+    def _remember(self, newest: bytes) -> None:
+        self._recent = (self._recent + newest)[-TAIL_BYTES:]
+        self._newest = newest or self._newest
 
     def _time_in(self, lines: Iterable[bytes]) -> int | None:
         """The time of the first of some lines that has one."""
