@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
 
 import deadly
 import pytest
-from archive_world import World
+from archive_world import Fixed, World
 from fluxmaint.core.clock import Clock
-from fluxmaint.sqlite import archive_delete, archive_file
+from fluxmaint.sqlite import archive, archive_delete, archive_file
 from fluxmaint.sqlite.connect import Deadline
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -96,6 +97,26 @@ def test_killed_anywhere_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for part in range(parts):
         event = LOT.randrange(events * part // parts + 1, events * (part + 1) // parts + 1)
         kill_and_go_on(again(world, tmp_path / f"event{part}"), expected, event=event)
+
+
+def test_a_disk_that_is_full_at_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file may grow beyond some size: the snapshot, the choice, the new archive or the journal cannot be written."""
+    world, expected = prepared(tmp_path, monkeypatch)
+    codes = []
+    for kilobytes in (1, 4, 10, 14, 18, 22, 26, 30, 60):
+        copy = again(world, tmp_path / f"full{kilobytes}")
+
+        def work(copy: World = copy, size: int = kilobytes << 10) -> None:
+            config, journal = copy.config, copy.journal
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+            archive.run(config, journal=journal, clock=Fixed(), delete=True)
+
+        codes.append(deadly.in_child(work))
+        require_every_row(copy, expected)
+        assert copy.archive(delete=True)["result"] == "ok"
+        require_every_row(copy, expected)
+        assert len(copy.lives()) == 5
+    assert codes[0] == deadly.FAILED and codes[-1] == 0
 
 
 ACTIONS = st.lists(
