@@ -113,7 +113,8 @@ class Message(TypedDict):
     UNKNOWN. `type` is as in ErrorType. `first_seen` and `last_seen` are over everything ever read; `count`, `hourly`
     and `previous` as their names say, within the periods. `release` is the one that ran when the message was first
     seen, empty when that is not known. `new_since_deploy` says that it was first seen after the present release began.
-    The fingerprint `other` stands for the messages beyond the number that is kept apart.
+    The fingerprint `other` stands for the messages beyond the number that is kept apart. Requests are messages only
+    from the level WARNING on; all of them are in `routes`.
     """
 
     fingerprint: str
