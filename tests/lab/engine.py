@@ -18,10 +18,12 @@ from .steps import SetupError, output_of, run, say
 
 # Command on the controller -> Debian package that brings it.
 TOOLS = {"git": "git", "ssh": "openssh-client", "zstd": "zstd", "age": "age"}
-# Some tests make file systems with these, or look at the log report in a browser and on paper; skipped without them.
+# Some tests make file systems with these, rotate logs, or look at the log report in a browser and on paper; skipped
+# without them.
 USEFUL_TOOLS = {
     "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
+    "logrotate": "logrotate",
     "chromium": "chromium",
     "pdftotext": "poppler-utils",
 }
