@@ -503,6 +503,8 @@ class _Reading:
 
     def _store(self, *, complete: bool) -> Stream:
         before, piece, head = self._stream, self._piece, self._content.head[: self._position]
+        if self._position == 0 and not complete:  # nothing by which it could be found again
+            return before
         last = self._time_in(reversed(self._newest.split(b"\n")))
         stream = replace(
             before,

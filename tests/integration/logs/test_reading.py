@@ -189,6 +189,18 @@ def test_the_same_beginning_without_times_is_another_log(host: LogHost) -> None:
     assert host.summary(since=host.at - timedelta(days=2), until=host.at + timedelta(days=2))["totals"]["restarts"] == 2
 
 
+def test_an_empty_log_and_one_without_a_whole_line_are_no_gap(host: LogHost) -> None:
+    host.write([])
+    host.write([b"2026-01-05 14:00:00,000 - a - ERROR - be"], host.directory / "other.log", end=b"")
+    for _run in range(2):
+        result = host.read()
+        assert [source["gaps"] for source in result["sources"]] == [[], []]
+    host.write([b"gun"], host.directory / "other.log")
+    host.write(plain(2))
+    assert host.read()["events"] == 3
+    assert [source["gaps"] for source in host.summary()["sources"]] == [[], []]
+
+
 def test_damaged_compressed_data_is_read_as_far_as_it_goes_and_told_once(host: LogHost) -> None:
     packed = gzip.compress(b"\n".join(plain(5000)))
     old = host.directory / "fluxhero.log.1.gz"
