@@ -405,29 +405,35 @@ class _Run:
 
     def _unlink(self, file: Found) -> str:
         """Remove a file if it still is what was looked at and nobody has it open; else say why it stays."""
+        reason = ""
         try:
-            with self._directory.parent(file.path) as (directory, name), _opened(directory, name) as descriptor:
-                if not file.same(os.fstat(descriptor)):
-                    return "it has changed meanwhile"
-                leased = _lease(descriptor)
-                if leased is False:
-                    return "a process has it open"
-                item = self._listed(file)
-                if item is not None and _sha256(descriptor) != item.file.sha256:
-                    return "the backup has another content of it"
-                if not self._dry_run:
-                    self.note(printable(file.path))
-                if leased and fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_WRLCK:
-                    return "a process wants to open it"
-                if not file.same(os.stat(name, dir_fd=directory, follow_symlinks=False)):
-                    return "it has changed meanwhile"
-                if not self._dry_run:
-                    os.unlink(name, dir_fd=directory)
+            with self._directory.parent(file.path) as (directory, name):
+                reason = self._unlink_in(directory, name, file)
         except FileNotFoundError:
             return "it has gone meanwhile"
         except OSError as error:
             self.problems.append(f"{printable(file.path)}: {error.strerror}")
             return error.strerror or "it cannot be removed"
+        return reason
+
+    def _unlink_in(self, directory: int, name: str, file: Found) -> str:
+        with _opened(directory, name) as descriptor:
+            if not file.same(os.fstat(descriptor)):
+                return "it has changed meanwhile"
+            leased = _lease(descriptor)
+            if leased is False:
+                return "a process has it open"
+            item = self._listed(file)
+            if item is not None and _sha256(descriptor) != item.file.sha256:
+                return "the backup has another content of it"
+            if not self._dry_run:
+                self.note(printable(file.path))
+            if leased and fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_WRLCK:
+                return "a process wants to open it"
+            if not file.same(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                return "it has changed meanwhile"
+            if not self._dry_run:
+                os.unlink(name, dir_fd=directory)
         return ""
 
 

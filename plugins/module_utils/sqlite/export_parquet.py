@@ -41,7 +41,7 @@ class Kinds:
             kinds = set(map(type, values))
             found.update(_NAMES[kind] for kind in kinds if kind in _NAMES)
             if int in kinds and BIG not in found:
-                found.update({BIG} if any(type(value) is int and abs(value) > _EXACT for value in values) else ())
+                found.update({BIG} if any(isinstance(value, int) and abs(value) > _EXACT for value in values) else ())
 
     def sqlite_types(self) -> list[list[str]]:
         """For each column the types of its values, nulls not counted."""
