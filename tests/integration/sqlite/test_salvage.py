@@ -484,3 +484,37 @@ def test_numbers_in_the_file_are_read_as_they_are_written() -> None:
         data = varint_bytes(value)
         assert signed_varint(data, 0) == (value, len(data))
         assert len(data) <= 9
+
+
+def test_rows_whose_overflow_pages_are_not_theirs_alone_are_in_doubt_or_lost(damaged: Damaged) -> None:
+    """A value of 1500 bytes goes on in three pages of 512; each begins with the number of the next one."""
+    data = damaged.live.read_bytes()
+    chains = []
+    for number in (143, 130):
+        filler = bytes([number + 1])
+        chain = [page for page in range(len(data) // PAGE) if data[page * PAGE + 4 : page * PAGE + 104] == filler * 100]
+        chain.sort(key=lambda page: following(data, page) == 0)
+        chains.append(chain)
+    [one, other] = chains
+    last = one[-1]
+    before_last = next(page for page in one if following(data, page) == last + 1)
+    # Another row's end: both rows look whole, and one of them is not.
+    bad = damaged.copy()
+    write(bad, before_last * PAGE, (other[-1] + 1).to_bytes(4, "big"))
+    _salvaged, found = damaged.salvage(bad)
+    assert found["notes"] == TableRows(11, 9, 9, 0, 2, 0)
+    # Nothing but zeros at the end: whole by its form.
+    bad = damaged.copy()
+    zero(bad, last + 1)
+    _salvaged, found = damaged.salvage(bad)
+    assert found["notes"] == TableRows(11, 9, 9, 0, 1, 1)
+    # A chain that goes on where it should end.
+    bad = damaged.copy()
+    write(bad, last * PAGE, (other[-1] + 1).to_bytes(4, "big"))
+    _salvaged, found = damaged.salvage(bad)
+    assert found["notes"] == TableRows(10, 9, 9, 0, 0, 1)
+
+
+def following(data: bytes, page: int) -> int:
+    """The number of the next page of a chain, where `page` counts from 0; 0 at its end."""
+    return int.from_bytes(data[page * PAGE : page * PAGE + 4], "big")
