@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timezone, tzinfo
 from itertools import accumulate, compress, islice
-from operator import eq, ne
+from operator import eq, getitem, ne
 from typing import Any
 
 from . import forms
@@ -36,6 +36,8 @@ _MOST_KNOWN_BYTES = 32_000_000
 # Beyond that, the hour of each line is looked at.
 _MOST_BEGINNINGS = 6
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
+# For mypy: the pieces are bytes, as the places are slices.
+_GET: Callable[[bytes, slice], bytes] = getitem  # type: ignore[assignment]
 _DIGITS_IN_NAMES = re.compile(r"\d+")
 
 
@@ -175,7 +177,7 @@ class Counting:
         self._odd: set[bytes] = set()
         self._loose: set[bytes] = set()
         self._bare: set[bytes] = set()
-        self._single: set[bytes] = set()
+        self._single: dict[bytes, slice] = {}
         self._meanings: dict[tuple[Any, ...], Info] = {}
         self._same_beginnings: dict[bytes, bytes] = {}
         self._decided: dict[tuple[bytes, bytes], Info] = {}
@@ -275,8 +277,9 @@ class Counting:
     def _forget(self) -> None:
         self._infos.clear()
         self._beginnings.clear()
-        for known in (self._odd, self._loose, self._bare, self._single):
+        for known in (self._odd, self._loose, self._bare):
             known.clear()
+        self._single.clear()
         self._meanings.clear()
         self._same_beginnings.clear()
         self._decided.clear()
@@ -314,7 +317,7 @@ class Counting:
                 if info.plain:
                     self._bare.add(key)
             if info.single:
-                self._single.add(key)
+                self._single[key] = info.decides or forms.NOWHERE
             self._known_bytes += len(key)
 
     def _grouped(self, lines: Sequence[bytes], keys: Sequence[bytes], loose: Sequence[int]) -> _Events:
@@ -478,7 +481,7 @@ class Counting:
             if line[info.time] > before[its.time]:
                 newest[means] = line, info
         hours = _Hours(self._times, self._fallback, only=text)
-        single = counts.keys() & self._single
+        single = counts.keys() & self._single.keys()
         if single:
             chosen = list(map(single.__contains__, keys))
             self._add_singles(list(compress(keys, chosen)), list(compress(lines, chosen)), hours, found, newest)
@@ -505,21 +508,27 @@ class Counting:
         newest: dict[Info, tuple[bytes, Info]],
     ) -> None:
         """Count lines of one hour where digits decide; `found` and `newest` are added to."""
-        infos = self._infos
-        places = [infos[key].decides or forms.NOWHERE for key in keys]
-        pairs = [(key, line[place]) for key, line, place in zip(keys, lines, places)]
-        last = dict(zip(pairs, lines))
+        infos, decided = self._infos, self._decided
+        values = [*map(_GET, lines, map(self._single.__getitem__, keys))]
+        counts = Counter(zip(keys, values))
+        # The newest line of each kind is only looked for where it is needed.
+        last = dict(zip(zip(keys, values), lines)) if any(self._needs_line(pair) for pair in counts) else {}
         each = False
-        for pair, count in Counter(pairs).items():
+        for pair, count in counts.items():
             info = infos[pair[0]]
             if info.decides is not None:
-                decided = self._decided.get(pair)
-                info = decided if decided is not None else self._decide(pair, last[pair])
+                info = decided.get(pair) or self._decide(pair, last[pair])
             each = each or info.latency is not None or info.restart
             found[info.means] = found.get(info.means, 0) + count
-            newest[info.means] = last[pair], info
+            newest[info.means] = last.get(pair, b""), info
         if each:
-            self._each(pairs, lines, hours)
+            self._each(list(zip(keys, values)), lines, hours)
+
+    def _needs_line(self, pair: tuple[bytes, bytes]) -> bool:
+        """Whether a line is needed to know what such lines are, or when they were seen last."""
+        info = self._infos[pair[0]]
+        decided = info if info.decides is None else self._decided.get(pair)
+        return decided is None or decided.id != ""
 
     def _each(self, pairs: list[tuple[bytes, bytes]], lines: list[bytes], hours: _Hours) -> None:
         """Note the durations of requests, and the starts of the service."""
