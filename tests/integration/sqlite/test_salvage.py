@@ -518,3 +518,15 @@ def test_rows_whose_overflow_pages_are_not_theirs_alone_are_in_doubt_or_lost(dam
 def following(data: bytes, page: int) -> int:
     """The number of the next page of a chain, where `page` counts from 0; 0 at its end."""
     return int.from_bytes(data[page * PAGE : page * PAGE + 4], "big")
+
+
+def test_a_row_whose_lengths_do_not_add_up_is_lost_and_not_read_shifted(damaged: Damaged) -> None:
+    data = damaged.live.read_bytes()
+    stamp = b"2026-11-07T05:00:00Z"  # of number 149
+    record = b"\x05\x00\x35\x13\x02" + stamp  # null, 20 letters, 3 letters, a number of 2 bytes
+    assert data.count(record) == 1
+    bad = damaged.copy()
+    bad.write_bytes(data.replace(record, record.replace(b"\x13", b"\x15")))
+    salvaged, found = damaged.salvage(bad)
+    assert (found["trades"].rows, found["trades"].newer) == (148, 19)
+    assert salvaged.tables["trades"].dropped == 1
