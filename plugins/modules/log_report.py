@@ -93,7 +93,7 @@ files:
            "txt": "/var/lib/fluxmaint/reports/report-20261116T140000Z-20261123T150000Z.txt"}
 verdict:
   description:
-    - What needs a look. The RV(verdict.kind) is V(quiet), V(look) or V(not known), and the same, or V(note), for each
+    - What needs a look. C(kind) is V(quiet), V(look) or V(not known), and the same, or V(note), for each
       of the findings.
   returned: as RV(files)
   type: dict
