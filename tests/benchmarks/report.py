@@ -235,6 +235,8 @@ Written by `make bench`; the numbers are of one machine and belong together only
   verifies every digest and makes the same checks. restic and borg read the file while it is written to, so what they
   store under load is torn; they are compared for their speed. Their restores come from a backup made in peace.
 - `ours` stores a whole database each time; restic and borg add what they have not seen (see the day's table).
+- Logs: `ours` is `fluxmaint logs read` into an empty database. The guide's script, sort and awk answer a part of its
+  questions, goaccess those about requests.
 
 ## Goals
 
