@@ -169,6 +169,7 @@ class LiveTable:
             if self._schema_version() != self._schema:
                 raise InputError("the schema was changed meanwhile", subject=str(self._live))
             rows = self._con.execute(statement, (last, upper)).rowcount
+            worked_s = clock.monotonic() - begun
             self._con.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self._give_up()
@@ -182,9 +183,10 @@ class LiveTable:
         finally:
             self._con.set_progress_handler(None, 0)
         seconds = clock.monotonic() - begun
-        if seconds < self._budget_s / 8:
+        # The commit is mostly one wait for the disk, however many rows there are: it does not count here.
+        if worked_s < self._budget_s / 8:
             self._size = min(self._size * 2, _LARGEST_BATCH)
-        elif seconds > self._budget_s / 3:
+        elif worked_s > self._budget_s / 3:
             self._size = max(self._size // 2, 1)
         return rows, seconds
 

@@ -155,7 +155,10 @@ class Selection:
         self._con.create_function("fluxmaint_month", 2, month)
         keys = ", ".join(self.keys)
         numbers = ["r"] if self.ids != self.keys else []
-        columns = ", ".join([*self.keys, *numbers])
+        # With the affinity of the table's own columns: else no index on them would be used in a comparison.
+        types = {column.name: column.declared for column in self.shape.columns}
+        declared = [quoted(types[name]) if types[name] else "" for name in self.shape.key]
+        columns = ", ".join([*(f"{key} {kind}".strip() for key, kind in zip(self.keys, declared)), *numbers])
         statements = (
             f"CREATE TABLE work.asked(n INTEGER PRIMARY KEY, month, {keys})",
             f"CREATE TABLE work.chosen(n INTEGER PRIMARY KEY, month, state INTEGER NOT NULL DEFAULT {NEW}, {columns})",
@@ -206,7 +209,7 @@ class Selection:
             " ORDER BY a.month, a.n"
         )
         self._con.execute("CREATE INDEX work.by_month ON chosen(month, state)")
-        self._con.execute(f"CREATE INDEX work.by_key ON chosen({keys})")
+        self._con.execute(f"CREATE INDEX work.by_key ON chosen({keys}, month, state)")
         asked, chosen = (self._one(f"SELECT count(*) FROM work.{name}") for name in ("asked", "chosen"))
         if asked != chosen:
             more = "more" if chosen > asked else "fewer"
