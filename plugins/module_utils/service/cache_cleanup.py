@@ -11,8 +11,8 @@ to go stays when one of these holds:
 - a process has it open, or it was used within the grace;
 - another name leads to it, or it is not the file any more that was looked at.
 
-A file that this generation does not list at all although it was there before (its name cannot be listed, it could not
-be read) may go by age, never by size. Without a proven generation within reach nothing goes: no data is never a pass.
+A file of which no generation can list the name may go by age, never by size. Without a proven generation within reach
+nothing goes: no data is never a pass.
 """
 
 from __future__ import annotations
@@ -393,7 +393,10 @@ class _Run:
             return f"{self._unseen} processes of other users are hidden, and one may have it open: run as root"
         item = self._listed(file)
         if item is None:
-            return "" if by == AGE else f"generation {self.known.identity} does not list it"
+            # No generation lists a name that cannot be printed. Any other file was never in a backup, and its times say
+            # nothing: it may have come with a directory that was moved here, or by a pattern that was added since.
+            nameless = not str(self._directory.path / file.path).isprintable()
+            return "" if by == AGE and nameless else f"generation {self.known.identity} does not list it"
         if item.file.bytes != file.bytes:
             return f"generation {self.known.identity} has another content of it"
         if not self.known.holds(item):

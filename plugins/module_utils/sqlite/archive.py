@@ -17,10 +17,12 @@ after it was archived stays in both, and is reported, until a person says that t
 from __future__ import annotations
 
 import contextlib
+import functools
 import grp
 import os
 import pwd
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -331,10 +333,7 @@ class _Job:
                 return
             facts = {"archive": table.name, "database": table.database, "table": selection.shape.table}
             self.step("delete", month=result["month"], **facts)
-
-            def done(month: str = result["month"], facts: dict[str, str] = facts, **more: Any) -> None:
-                self.step(DELETED, month=month, **facts, **more)
-
+            done = functools.partial(self.step, DELETED, month=result["month"], **facts)
             try:
                 deleted = opened.delete(archive, done)
             finally:
@@ -358,11 +357,16 @@ class _Job:
             raise PreconditionError(
                 "does not exist", subject=str(directory.parent), remedy="correct service_archive_dir"
             )
-        directory.mkdir()
-        directory.chmod(_DIRECTORY_MODE)
         owner = self._owner()
-        if owner != (os.geteuid(), os.getegid()):
-            os.chown(directory, *owner)
+        made = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        try:
+            if owner != (os.geteuid(), os.getegid()):
+                os.chown(made, *owner)
+            made.chmod(_DIRECTORY_MODE)
+            made.rename(directory)  # with its owner and mode or not at all
+        except BaseException:
+            made.rmdir()
+            raise
         fsync_dir(directory.parent)
 
     def _owner(self) -> tuple[int, int]:

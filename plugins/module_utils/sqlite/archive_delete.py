@@ -10,12 +10,14 @@ and tried again with fewer rows.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import InputError, PreconditionError, TimeoutExceeded
+from ..core.errors import InputError, IntegrityError, PreconditionError, TimeoutExceeded
+from ..core.fsio import fsync_dir, fsync_file
 from .archive_file import ArchiveFile
 from .archive_selection import newest, referenced
 from .connect import Deadline, connect, is_locked, require_database, sqlite_errors, uri
@@ -128,6 +130,10 @@ class LiveTable:
             f" WHERE p.m > ? AND p.m <= ? AND {equal_rows('t', 'o', shape.stored)}{self._conditions})"
         )
         rows, transactions, longest_s, last, tried = 0, 0, 0.0, 0, False
+        # Also what a killed run renamed, or a person copied there, is on the disk before the first row goes.
+        fsync_file(archive.path)
+        fsync_dir(archive.path.parent)
+        self._archive, self._held = archive.path, _identity(archive.path)
         with sqlite_errors(self._live):
             self._con.execute("ATTACH DATABASE ? AS archive", (uri(archive.path, mode="ro", immutable="1"),))
             try:
@@ -168,6 +174,13 @@ class LiveTable:
         try:
             if self._schema_version() != self._schema:
                 raise InputError("the schema was changed meanwhile", subject=str(self._live))
+            if _identity(self._archive) != self._held:
+                raise IntegrityError(
+                    "was replaced while rows that it holds were deleted",
+                    subject=str(self._archive),
+                    untouched="the rows that are left",
+                    remedy="put the file back that was there; run it again",
+                )
             rows = self._con.execute(statement, (last, upper)).rowcount
             worked_s = clock.monotonic() - begun
             self._con.execute("COMMIT")
@@ -204,3 +217,12 @@ class LiveTable:
                 remedy="an index on the columns that refer to the table may help, or a larger writer_wait_s",
             )
         self._size = max(self._size // 4, 1)
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What tells a file from any other that gets its name; nothing of it when there is none."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return ()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

@@ -6,7 +6,7 @@
 Everything happens inside SQLite: values go from file to file as they are stored, Python sees only times and digests.
 The snapshot is the database `main`, what is chosen stands in a second private file, `work`:
 
-- `chosen(n, month, state, k0, k1, ..., r)`: the key of each row, and its row number `r` where it has one besides.
+- `chosen(n, month, state, k0, k1, ..., r0, ...)`: the key of each row, and what finds it where that is something else.
 - `pairs(m, l0, ..., a0, ...)`: rows of one month that may be deleted: how to find each in the table and in the archive.
 """
 # ruff: noqa: S608 - SQL cannot bind names, so each is quoted; values are bound
@@ -107,7 +107,9 @@ class Selection:
             self._con.close()
             raise
         self.keys = [f"k{number}" for number in range(len(self.shape.key))]
-        self.ids = self.keys if self.shape.identity == self.shape.key else ["r"]
+        self.ids = self.keys
+        if self.shape.identity != self.shape.key:
+            self.ids = [f"r{number}" for number in range(len(self.shape.identity))]
 
     def close(self) -> None:
         """Let go of the files."""
@@ -154,10 +156,10 @@ class Selection:
 
         self._con.create_function("fluxmaint_month", 2, month)
         keys = ", ".join(self.keys)
-        numbers = ["r"] if self.ids != self.keys else []
+        numbers = self.ids if self.ids != self.keys else []
         # With the affinity of the table's own columns: else no index on them would be used in a comparison.
         types = {column.name: column.declared for column in self.shape.columns}
-        declared = [quoted(types[name]) if types[name] else "" for name in self.shape.key]
+        declared = [quoted(types[name]) if types[name] not in ("", "ANY") else "" for name in self.shape.key]
         columns = ", ".join([*(f"{key} {kind}".strip() for key, kind in zip(self.keys, declared)), *numbers])
         statements = (
             f"CREATE TABLE work.asked(n INTEGER PRIMARY KEY, month, {keys})",
@@ -201,8 +203,8 @@ class Selection:
             )
         columns, values = list(self.keys), [f"a.{key}" for key in self.keys]
         if self.ids != self.keys:
-            columns.append("r")
-            values.append(f"t.{quoted(self.shape.identity[0])}")
+            columns += self.ids
+            values += [f"t.{quoted(name)}" for name in self.shape.identity]
         self._con.execute(
             f"INSERT INTO work.chosen(month, {', '.join(columns)}) SELECT a.month, {', '.join(values)}"
             f" FROM work.asked AS a CROSS JOIN {self._table('main')} AS t ON {self._keyed('t', 'a')}"

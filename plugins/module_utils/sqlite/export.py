@@ -247,6 +247,10 @@ def _check(wanted: Export, source: str) -> None:
     if not wanted.destination.name or not wanted.destination.name.isprintable() or "\\" in wanted.destination.name:
         raise InputError("is not a name that sha256sum could list", subject=str(wanted.destination))
     zone(wanted.time_zone)
+    real = Path(os.path.realpath(wanted.destination))
+    source_files = [Path(f"{os.path.realpath(wanted.source)}{suffix}") for suffix in ("", *connect.SIDE_FILES)]
+    if real in source_files or connect.is_sqlite(wanted.destination):
+        raise InputError("is a database, and an export would replace it", subject=str(wanted.destination))
 
 
 def _silent(_step: str, _facts: dict[str, Any]) -> None:
@@ -631,7 +635,12 @@ def _publish(
             remedy="look whether the query's time column is written as its parameters are",
         )
     sha256 = place.sha256()
-    before = _parsed(place.read(_RECORD))
+    beside = place.read(_RECORD)
+    before = _parsed(beside)
+    if sha256 is None and beside is not None and before.get("file") != wanted.destination.name:
+        raise InputError(
+            "is no record of an export, and would be replaced", subject=f"{wanted.destination}{_RECORD}", untouched="it"
+        )
     digest = f"{record['sha256']}  {wanted.destination.name}\n".encode()
     same = sha256 == record["sha256"]
     changed = not same or place.read(_DIGEST) != digest or _of_the_file(before) != _of_the_file(record)

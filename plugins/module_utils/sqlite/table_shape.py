@@ -34,7 +34,7 @@ class Shape:
 
     Attributes:
         key: columns whose values tell one row from all others.
-        identity: what finds a row fastest: the name of its number, or the key columns where it has none.
+        identity: what SQLite itself keeps unique: the name of the row's number, or the primary key where it has none.
         integer_key: the column that is the row's number; empty when there is none.
         statements: `CREATE` statements of the table and its indexes.
     """
@@ -94,9 +94,11 @@ def read_shape(con: sqlite3.Connection, table: str, key: Sequence[str] = (), *, 
         )
     number = integer_key(con, name) or ""
     free = [word for word in _ROW_NUMBER_NAMES if word not in by_name]
-    identity = (number,) if number else chosen
+    identity = (number,) if number else tuple(primary)  # never `key`: that it tells rows apart is only said
     if not number and free and not _without_rowid(con, name):
         identity = (free[0],)
+    if not identity:
+        raise InputError(f"nothing finds a row of the table {name}: its columns hide the row's number", subject=subject)
     indexes = con.execute(
         "SELECT sql FROM main.sqlite_master WHERE type = 'index' AND tbl_name = ? COLLATE NOCASE AND sql IS NOT NULL"
         " ORDER BY name",

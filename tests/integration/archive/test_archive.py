@@ -221,6 +221,50 @@ def test_what_rows_need_to_stay_for_may_come_up_meanwhile(world: World) -> None:
     assert world.run_sql("SELECT trade FROM notes") == [(5,)]
 
 
+def test_a_new_row_with_a_key_that_is_not_the_tables_own_stays(tmp_path: Path) -> None:
+    columns = "id INTEGER, part INTEGER DEFAULT 0, timestamp TEXT, symbol TEXT, status TEXT DEFAULT 'filled'"
+    world = World(tmp_path, f"CREATE TABLE trades({columns}, PRIMARY KEY(id, part)) WITHOUT ROWID;")
+    world.tables[0].update(key=["id"])
+    for number in range(3):
+        world.run_sql("INSERT INTO trades(id, timestamp, symbol) VALUES (?, '2026-06-01', 'SPY')", number)
+    new = "INSERT INTO trades(id, part, timestamp, symbol, status) VALUES (1, 1, '2026-11-22', 'NEW', 'open')"
+    assert meanwhile(world, new)["deleted"] == 3
+    assert [row[3] for row in world.lives()] == ["NEW"]
+
+
+def test_a_table_whose_columns_hide_the_rows_number_is_refused(tmp_path: Path) -> None:
+    names = "id INTEGER, rowid INT, _rowid_ INT, oid INT, timestamp TEXT, symbol TEXT, status TEXT DEFAULT 'filled'"
+    world = World(tmp_path, f"CREATE TABLE trades({names});")
+    world.tables[0].update(key=["id"])
+    world.run_sql("INSERT INTO trades(id, timestamp, symbol) VALUES (1, '2026-06-01', 'SPY')")
+    with pytest.raises(InputError, match="nothing finds a row of the table trades"):
+        world.archive(delete=True)
+    assert len(world.lives()) == 1
+
+
+@pytest.mark.parametrize("by", ["another file", "nothing"])
+def test_an_archive_that_is_replaced_while_rows_are_deleted_ends_the_deletion(world: World, by: str) -> None:
+    world.trades(3000, 150, every_s=60)
+    everything = {row[0] for row in world.lives()}
+    gone: set[int] = set()
+
+    def on_step(step: str, _facts: dict[str, Any]) -> None:
+        if step != "deleted" or gone:
+            return
+        for path in world.files().values():
+            gone.update(row[0] for row in rows_of(path, "trades"))
+            if by == "another file":
+                path.with_name("older").write_bytes(path.read_bytes())
+                os.replace(path.with_name("older"), path)
+            else:
+                path.unlink()
+
+    with pytest.raises(IntegrityError, match="was replaced while"):
+        archive.run(world.config, delete=True, journal=world.journal, clock=Fixed(), progress=on_step)
+    assert gone and everything - gone <= {row[0] for row in world.lives()}
+    assert gone & {row[0] for row in world.lives()}, "what was left when it was replaced is still there"
+
+
 @pytest.mark.parametrize(
     "change",
     [

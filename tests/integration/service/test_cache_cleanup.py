@@ -322,3 +322,17 @@ def test_the_kernel_can_say_who_has_a_file_open(tmp_path: Path) -> None:
         pytest.skip(f"this file system has no leases: {error}")
     finally:
         os.close(descriptor)
+
+
+def test_an_old_file_that_was_never_in_a_backup_stays(world: World) -> None:
+    made = world.top / "elsewhere/old.parquet"
+    made.parent.mkdir()
+    made.write_bytes(b"PAR1 the only one PAR1")
+    made.chmod(0o600)
+    add(world, "listed.parquet")
+    back_up(world)
+    made.parent.rename(cache(world) / "moved")  # which leaves the times of the files in it as they were
+    done = clean(world)
+    assert "listed.parquet" in {item["path"] for item in done["removed"]}
+    assert {item["path"]: item["reason"] for item in done["kept"]}["moved/old.parquet"].endswith("does not list it")
+    assert (cache(world) / "moved/old.parquet").exists()

@@ -534,3 +534,23 @@ def test_what_cannot_be_asked_for(database: Path, place: Path) -> None:
     with pytest.raises(InputError, match="no directory"):
         export.run(plain(database, place / "nowhere", "SELECT 1"))
     assert content(place) == {}
+
+
+@pytest.mark.parametrize("by", ["its name", "a link", "another database"])
+def test_an_export_never_replaces_a_database(database: Path, tmp_path: Path, by: str) -> None:
+    destination = {"its name": database, "a link": tmp_path / "link.csv", "another database": tmp_path / "other.db"}[by]
+    if by == "a link":
+        destination.symlink_to(database)
+    elif by == "another database":
+        destination.write_bytes(database.read_bytes())
+    before = destination.read_bytes()
+    with pytest.raises(InputError, match="is a database"):
+        export.run(Export(database, "SELECT * FROM trades", destination))
+    assert destination.read_bytes() == before
+
+
+def test_what_is_no_record_of_an_export_stays(database: Path, place: Path) -> None:
+    (place / "plain.csv.json").write_text('{"precious": true}')
+    with pytest.raises(InputError, match="is no record of an export"):
+        export.run(plain(database, place, "SELECT * FROM trades"))
+    assert content(place) == {"plain.csv.json": b'{"precious": true}'}
