@@ -16,7 +16,7 @@ description:
   - A file stays when the newest proven generation does not hold it with the content that it has now, when it was
     changed or made after that generation began, while a process has it open, when it was used a short time ago, and
     when another name leads to it. Symbolic links are not followed.
-  - A file that this generation does not list stays. Only one with a name that no list can hold may go by age, never by size.
+  - A file that this generation does not list stays. Only one whose name no list can hold may go by age, never by size.
   - Without a proven generation within reach nothing goes, and the module fails saying so.
 extends_documentation_fragment:
   - fluxhero.maintenance.attributes

@@ -10,6 +10,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,20 @@ def test_upkeep_on_a_disk_that_fills_up(tmp_path: Path, way: str, moment: str) -
             world.journal.verify()
         finally:
             world.service.stop()
+
+
+def test_what_was_written_after_upkeep_was_killed_is_never_undone(tmp_path: Path) -> None:
+    """Somebody lifts the hold and starts the service before upkeep is finished: its rows are only in the new file."""
+    world = world_for(tmp_path / "world", "stopped", "delete")
+    try:
+        assert drive(world, "placed")[0] == -signal.SIGKILL
+        before = len(world.acknowledged())
+        world.service.release()
+        world.service.start(["writer.service"])
+        while len(world.acknowledged()) < before + 20:
+            time.sleep(0.02)
+        finished = world.finish()
+        assert finished is not None and finished["result"] == "done"
+        assert world.state() == "old", "every row that was promised is there"
+    finally:
+        world.service.stop()

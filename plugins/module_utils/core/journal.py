@@ -135,8 +135,9 @@ class Journal:
             cut = _cut(data, utc_text(self._clock.now() - timedelta(days=keep_days)))
             if cut == 0:
                 return None
-            # The file of a rotation that was cut off is none of these, and is written anew.
-            archive = self.path.with_name(f"{self.path.stem}-{len(self._files()):04}{self.path.suffix}.gz")
+            # The file of a rotation that was cut off is none of these, and is written anew. Older ones may be gone.
+            numbers = [int(path.name[-len(f"0000{self.path.suffix}.gz") :][:4]) for path, _lines in self._files()[:-1]]
+            archive = self.path.with_name(f"{self.path.stem}-{max(numbers, default=0) + 1:04}{self.path.suffix}.gz")
             status = os.fstat(descriptor)
             owner = (status.st_uid, status.st_gid)
             atomic_write(archive, gzip.compress(data[:cut], mtime=0), 0o640, owner)

@@ -150,7 +150,8 @@ def _with_cause(text: str, last: str) -> str:
 def _type(line: Line) -> str:
     """The class of the exception that an event is about, else its logger; without digits that could differ."""
     found = forms.error_type(line.traceback.decode("utf-8", "replace")) or _class_of(line.traceback)
-    found = found or forms.error_type(line.text[:1000].decode("utf-8", "replace")) or line.logger[:100]
+    found = found or forms.error_type(line.text[:1000].decode("utf-8", "replace")) or line.logger
+    found = clean(found[:200].encode("utf-8", "surrogatepass"), 100)
     return _DIGITS_IN_NAMES.sub("<n>", found.replace("sqlite3.", "sqlite<n>.")).replace("sqlite<n>.", "sqlite3.")
 
 
@@ -605,8 +606,8 @@ class Counting:
         message.last = max(message.last, last)
         message.first = min(message.first, last)
         if len(message.samples) < SAMPLES:
-            lines = [clean(line, _MOST_SAMPLE) for line in (whole or [newest[0]])[:_MOST_SAMPLE_LINES]]
-            sample = "\n".join(lines)[:_MOST_SAMPLE]
+            # Together: a key may go over several lines.
+            sample = clean(b"\n".join((whole or [newest[0]])[:_MOST_SAMPLE_LINES]), _MOST_SAMPLE)
             if sample not in message.samples:
                 message.samples.append(sample)
 

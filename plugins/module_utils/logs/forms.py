@@ -45,7 +45,7 @@ _ACCESS = re.compile(
     rb"(?P<rest>[ \w'.-]*)$"
 )
 _LATENCY = re.compile(rb"\b(?P<value>\d+(?:\.\d+)?) ?(?P<unit>ms|s)$")
-_JSON_TIME = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)(Z|[+-]\d\d:?\d\d)?")
+_JSON_TIME = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _EPOCH = re.compile(r"\d{10}(?:\d{3})?(?=\.|$)")
 # JSON forbids them, but which digits there are must not matter.
 _LEADING_ZEROS = re.compile(rb"([:\[,]\s*-?)0+(?=\d)")
@@ -72,6 +72,7 @@ _LATENCIES = {
     **dict.fromkeys(("duration_s", "latency_s", "elapsed_s", "response_time_s", "process_time_s"), 1000.0),
 }
 
+_METHOD, _STATUS = re.compile("[A-Z]{3,10}"), re.compile("[0-9]{3}")
 # Up to the value behind a name.
 _NAME_IN_JSON = {
     name: re.compile(rb'"%s"\s*:\s*"?' % re.escape(name.encode()))
@@ -151,7 +152,7 @@ def parse(line: bytes) -> Line:
 
 def error_type(text: str) -> str:
     """The class of the exception that a message names; empty when it names none."""
-    match = _ERROR_TYPE.search(text)
+    match = _ERROR_TYPE.search(text[:1000])  # each place costs what is behind it
     return match[1] if match else ""
 
 
@@ -415,14 +416,14 @@ def _json_time(document: dict[str, Any], line: bytes) -> tuple[slice, slice, int
 def _request(document: dict[str, Any], line: bytes, decides: list[slice]) -> dict[str, Any]:
     """What a JSON line says of a request, when it has a method, a path and a status."""
     method, target, status = document.get("method"), _first(document, _PATHS), _first(document, _STATUSES)
-    if not isinstance(method, str) or not method.isupper() or not isinstance(target, str):
+    if not isinstance(method, str) or not _METHOD.fullmatch(method) or not isinstance(target, str):
         return {}
     code = str(status)
-    place = _place(line, _STATUSES, code) if len(code) == 3 and code.isdecimal() else None
+    place = _place(line, _STATUSES, code) if _STATUS.fullmatch(code) else None
     if place is None:
         return {}
     decides.append(place)
-    request: dict[str, Any] = {"method": method[:10], "target": target, "status": code}
+    request: dict[str, Any] = {"method": method, "target": target, "status": code}
     for name, factor in _LATENCIES.items():
         took = document.get(name)
         if isinstance(took, (int, float)) and not isinstance(took, bool):

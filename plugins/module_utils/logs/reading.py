@@ -27,7 +27,7 @@ from ..sqlite.connect import reading
 from . import files, journald
 from .counting import Counting, Rules, Tally
 from .database import GapFound, LogDatabase, Stream, open_database
-from .files import DAMAGED, TAIL_BYTES, Content, LogPiece, digest
+from .files import DAMAGED, HEAD_BYTES, TAIL_BYTES, Content, LogPiece, digest
 from .forms import MOST_LINE
 from .redaction import shown
 from .times import zone_of
@@ -171,8 +171,12 @@ def _unlisted(logs: Logs) -> str:
 def _identify(piece: LogPiece, known: Sequence[Stream]) -> tuple[Stream | None, Stream | None]:
     """Which stream is in a file, to go on with; or of which one it is a copy that ends before what was read."""
     same_file = [stream for stream in known if (stream.device, stream.inode) == (piece.device, piece.inode)]
-    # By content alone only with lines that have a time: every start of a service may write the same banner.
-    others = [stream for stream in reversed(known) if stream not in same_file and stream.first_time is not None]
+    # By content alone only with lines that have a time, or many: every start of a service may write the same banner.
+    others = [
+        stream
+        for stream in reversed(known)
+        if stream not in same_file and (stream.first_time is not None or stream.offset > HEAD_BYTES + TAIL_BYTES)
+    ]
     copy_of = None
     for stream in [*same_file, *others]:
         with files.opened(piece) as content:

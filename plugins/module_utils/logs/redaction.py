@@ -10,21 +10,36 @@ import re
 REDACTED = "<redacted>"
 _NAMES = (
     "passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|authorization|private[_-]?key|access[_-]?key|credential|"
-    "cookie|session[_-]?id"
+    "cookie|session[_-]?id|signature|(?:signing|encryption|listen|account)[_-]?key|(?<![a-z])(?:auth|pass)(?![a-z])"
 )
 # A name, and behind `=` or `:` its value, quoted in any way that JSON, Python or a shell may have.
 _NAMED = re.compile(
-    rf"((?:{_NAMES})\w{{0,24}}\\?[\"']?\s{{0,4}}(?:=>|[:=])\s{{0,4}}\\?)"
-    r"(\"[^\"\\]*|'[^'\\]*|(?:Bearer|Basic|Token)\s+[^\s,;\"'\\]+|[^\s,;&\"'\\})\]]+)",
+    rf"((?:{_NAMES})[\w-]{{0,24}}(?:\\?[\"']\s{{0,20}},|\\?[\"']?\s{{0,20}}(?:=>|->|:=|[:=]+|%3d))\s{{0,20}}\\?)"
+    r"((?:\w{0,20}\(?(?:\w{1,20}=)?)?(?:(?<!\\)\"(?:[^\"\\]|\\.)*|(?<!\\)'(?:[^'\\]|\\.)*|\"[^\"\\]*|'[^'\\]*)"
+    r"|\[[^\]]*|(?:Bearer|Basic|Token)\s+[^\s,;\"'\\]+|[^\s,;&\"'\\})\]]+)",
     re.IGNORECASE,
 )
+# Headers whose values are more than one word.
+_HEADER = re.compile(
+    r"((?:authorization|cookie)\s{0,4}:\s{0,4})[^\"'\\\n]+(?:=\"[^\"\n]*\"[^\"'\\\n]*)*", re.IGNORECASE
+)
+_OPTION = re.compile(rf"(--?[\w-]{{0,20}}(?:{_NAMES})[\w-]{{0,24}}\s{{1,4}})(?![-=:])[^\s\"']+", re.IGNORECASE)
+_ELEMENT = re.compile(rf"(<[\w-]{{0,20}}(?:{_NAMES})[\w-]{{0,24}}>)[^<]+", re.IGNORECASE)
+# A line of a key in PEM, whatever stands before it; its first line may be another event. Then keys of 40 such letters.
+_PEM = re.compile(
+    r"(?m)^([\s|>+\"']*)(?:(?!/)[A-Za-z0-9+/]{40,}={0,2}|[A-Za-z0-9+/]{4,}={1,2})(?=(?:\\[nr])*[\"',\s]*$)"
+)
+_KEY = re.compile(r"(?<![\w/+])[A-Za-z0-9/+]{40}(?![\w/+])")
+_HOOK = re.compile(r"((?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/)\S+")
+_USER = re.compile(r"(\w://)[^\s:/@\"']{8,}@")
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
-_IN_URL = re.compile(r"(\w://[^\s:/@]{0,100}:)[^\s@/]+@")
+_IN_URL = re.compile(r"(\w://[^\s:/@]{0,100}:)(?!\d+[/?])[^\s\"']+@")
 _KNOWN = re.compile(
     r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"  # JSON web tokens
     r"|\b(?:AKIA|ASIA|AIza|gh[pousr]_|github_pat_|glpat-|xox[a-z]-|sk[-_]|rk_|whsec_)[A-Za-z0-9_-]{10,}"
     r"|\bAGE-SECRET-KEY-[0-9A-Z]+"
-    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-(?!----))*"
+    r"(?:-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----)?"
 )
 _LONG = re.compile(r"[A-Za-z0-9+_-]{32,}={0,2}")
 _MIXED = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]"))
@@ -38,10 +53,15 @@ def redact(text: str) -> str:
     What is replaced never depends on which digit stands somewhere, only on whether one does.
     """
     text = _KNOWN.sub(REDACTED, text)
+    text = _HOOK.sub(rf"\1{REDACTED}", text)
+    text = _HEADER.sub(rf"\1{REDACTED}", text)
+    for pattern in (_OPTION, _ELEMENT, _PEM):
+        text = pattern.sub(rf"\1{REDACTED}", text)
     text = _NAMED.sub(_hide_value, text)
     text = _BEARER.sub(rf"\1 {REDACTED}", text)
     text = _IN_URL.sub(rf"\1{REDACTED}@", text)
-    return _LONG.sub(_hide_if_random, text)
+    text = _USER.sub(rf"\1{REDACTED}@", text)
+    return _LONG.sub(_hide_if_random, _KEY.sub(_hide_if_random, text))
 
 
 def clean(data: bytes, most: int) -> str:

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import re
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +41,8 @@ _RESERVE_BYTES = 1 << 20
 # Of the service's busy timeout, how long to wait for the one lock under which a database is written anew.
 _LOCK_SHARE = 0.25
 _KEPT = "before-upkeep"  # the copy of a database that upkeep has left damaged
+# Behind a database's name, so that nothing of `a.db.1` is taken for something of `a.db`.
+_OWN = re.compile(r"\.(?:checked|after|new|before|preimage|before-upkeep)(?:-wal|-shm|-journal|\.[^.]*)*$")
 _BEGUN, _PLACING, _PLACED, _NOT_PROVEN = "begun", "placing", "placed", "not_proven"
 
 
@@ -52,7 +57,7 @@ class State:
         units: those that ran before, and run again afterwards.
         old, new: inodes of the old and the new file; 0 while there is none.
         content: what both must hold.
-        written: when the database was written last before it could not be proven, in nanoseconds.
+        written: when the database, or the new file, was written last before this was saved, in nanoseconds.
     """
 
     id: str
@@ -250,6 +255,7 @@ class _Planner:
         self._ignore_window = ignore_window
 
     def plan(self, database: Database) -> _Planned:
+        upkeep.require_own_journal(require_database(database.path)[0])
         sizes = size.measure(database.path, copy_dir=self.config.state_dir, clock=self.clock)
         if sizes.objects is not None and not sizes.rows():
             raise PreconditionError(
@@ -465,7 +471,9 @@ class _Worker(_Planner):
             self.tell("settled")
             content = upkeep.rebuild(real, new, deadline)
             self.tell("rebuilt")
-            state.step, state.new, state.content = _PLACING, new.stat().st_ino, content.as_dict()
+            placed = new.stat()
+            state.step, state.new, state.written = _PLACING, placed.st_ino, placed.st_mtime_ns
+            state.content = content.as_dict()
             self._save(state)
             self.tell("placing")
             upkeep.put_in_place(real, new, before, self.tell)
@@ -524,8 +532,7 @@ class _Worker(_Planner):
         found = unfinished(self.config)
         if found is None:
             return None
-        found.pop("saved_at", None)
-        state = State(**found)
+        state = _parsed(found, state_file(self.config))
         self._name = state.database
         self.tell("finish what was interrupted")
         result = self._finish(state)
@@ -548,10 +555,15 @@ class _Worker(_Planner):
     def _finish_stopped(self, state: State, real: Path) -> str:
         before = _beside(real, "before")
         if state.step != _PLACED and state.new and real.stat().st_ino == state.new:
-            # Killed, or not proven, between the new name and the record of it: nobody has been let in.
+            # Killed, or not proven, between the new name and the record of it.
             self.service.hold()
             self.service.stop()
             holders.require_closed(_companions(real))
+            if real.stat().st_mtime_ns != state.written or _has_content(Path(f"{real}-wal")):
+                # A person, or a restore that was undone, has let the service in: what it wrote is only here.
+                upkeep.settle(real)
+                upkeep.require_sound(real, Deadline(self.clock, self.limits.timeout_s, str(real)))
+                return "done"
             try:
                 upkeep.settle(real)
                 upkeep.prove(real, Content(**state.content), Deadline(self.clock, self.limits.timeout_s, str(real)))
@@ -590,6 +602,23 @@ class _Worker(_Planner):
         _remove_directory(real)
 
 
+def _parsed(found: Any, path: Path) -> State:
+    try:
+        state = State(**{name: value for name, value in found.items() if name != "saved_at"})
+        whole = state.way in (WAITING, STOPPED) and (not state.content or Content(**state.content))
+        there = Path(state.path).is_file()
+    except (AttributeError, TypeError):
+        whole = there = False
+    if not whole or not there:
+        raise PreconditionError(
+            "names a database that is not there" if whole else "is not what this program has written",
+            subject=str(path),
+            untouched="every database, and what lies beside it",
+            remedy=f"see what is in {DIRECTORY} beside the database, start the units, then move this file away",
+        )
+    return state
+
+
 def _beside(real: Path, name: str) -> Path:
     """A file in the private directory beside a database."""
     return real.parent / DIRECTORY / f"{real.name}.{name}"
@@ -599,12 +628,21 @@ def _companions(real: Path) -> list[Path]:
     return [Path(f"{real}{suffix}") for suffix in ("", *SIDE_FILES)]
 
 
+def _has_content(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size > 0
+    return False
+
+
 @contextlib.contextmanager
 def _private(real: Path) -> Iterator[None]:
     """The private directory beside a database, on the same file system; gone afterwards unless something is in it."""
     directory = real.parent / DIRECTORY
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise PreconditionError("is not ours", subject=str(directory), untouched="the database", remedy="remove it")
     except OSError as error:
         raise PreconditionError(
             f"nothing can be written beside the database: {error.strerror}",
@@ -629,8 +667,10 @@ def _sweep(real: Path, *keep: Path, sound: bool = False) -> None:
         sound: the database has been checked, so nobody needs what was kept because it was not.
     """
     directory = real.parent / DIRECTORY
-    for path in directory.iterdir() if directory.is_dir() else ():
-        own = path.name.lstrip(".").startswith(f"{real.name.lstrip('.')}.")
+    for path in directory.iterdir() if directory.is_dir() and not directory.is_symlink() else ():
+        own = _OWN.match(path.name.lstrip(".")[len(real.name.lstrip(".")) :]) and path.name.lstrip(".").startswith(
+            real.name.lstrip(".")
+        )
         if own and path not in keep and (sound or path != _beside(real, _KEPT)):
             path.unlink(missing_ok=True)
     if not keep:

@@ -494,10 +494,7 @@ def settle(path: Path) -> None:
     Raises PreconditionError when something stays beside it.
     """
     real, _header = require_database(path)
-    with open(real, "rb") as stream:
-        found = rollback_journal.inspect(real, stream.read(HEADER_BYTES))
-    if found.kind == "foreign":
-        raise PreconditionError(f"{real.name}-journal does not belong to it ({found.reason})", subject=str(path))
+    require_own_journal(real)
     with _writing(real, 5.0) as con:
         con.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if con.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
@@ -507,6 +504,19 @@ def settle(path: Path) -> None:
         idle = rollback_journal.inspect(real, stream.read(HEADER_BYTES)).kind in ("none", "idle")
     if [name for name in beside if not (name.endswith("-journal") and idle)]:
         raise PreconditionError("something still lies beside it", subject=beside[0])
+
+
+def require_own_journal(real: Path) -> None:
+    """Raise PreconditionError when a journal lies beside a database that SQLite would take for its own, and is not."""
+    with open(real, "rb") as stream:
+        found = rollback_journal.inspect(real, stream.read(HEADER_BYTES))
+    if found.kind == "foreign":
+        raise PreconditionError(
+            f"{real.name}-journal does not belong to it ({found.reason})",
+            subject=str(real),
+            untouched="the database",
+            remedy="move the journal away before anything opens the database",
+        )
 
 
 def rebuild(path: Path, new: Path, deadline: Deadline) -> Content:

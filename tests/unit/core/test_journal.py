@@ -202,3 +202,19 @@ def test_entries_that_are_written_during_rotations_are_all_there(tmp_path: Path)
     journal = Journal(path)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert journal.archives() and journal.verify() == 401
+
+
+def test_an_archive_is_never_written_over_when_older_ones_are_gone(tmp_path: Path) -> None:
+    journal = aged(tmp_path / "journal.jsonl")
+    first = journal.rotate(larger_than=100)
+    assert first is not None
+    journal.append("test", "step", number=9)
+    later = Journal(journal.path, Later(400))
+    second = later.rotate(larger_than=100)
+    assert second is not None
+    first.unlink()
+    kept = second.read_bytes()
+    later.append("test", "step", number=10)
+    later.append("test", "step", number=11)
+    assert Journal(journal.path, Later(900)).rotate(larger_than=1) == tmp_path / "journal-0003.jsonl.gz"
+    assert second.read_bytes() == kept

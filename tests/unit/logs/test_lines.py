@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from pathlib import Path
 
 import pytest
 from fluxmaint.core.errors import IntegrityError
@@ -65,6 +67,29 @@ def test_any_bytes_are_read_and_shown(line: bytes) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", clean(line, 100))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"logger": "\ud800"},
+        {"method": "GET\ud800", "path": "/", "status": 200},
+        {"time": "2026-01-05T14:03:22+\u0660\u0665:\u0660\u0660"},
+        {"logger": "\x1b[31m Bearer hunter2xhunter2x"},
+    ],
+)
+def test_no_line_stops_the_reading_of_those_behind_it(line: dict[str, object], tmp_path: Path) -> None:
+    document = {"time": "2026-01-05T14:03:22", "level": "ERROR", "message": "x", **line}
+    host = LogHost(tmp_path)
+    host.write([GUIDE + b"first", json.dumps(document).encode(), GUIDE + b"second"])
+    host.read()
+    assert host.read()["changed"] is False
+    assert host.rows("SELECT sum(count) FROM facts WHERE name = 'events'") == [(3,)]
+    assert "hunter2x" not in str(host.rows("SELECT type, text FROM messages"))
+
+
+def test_an_endless_name_of_an_error_takes_no_time() -> None:
+    assert forms.error_type("A." * 200_000 + "x: y") == ""
+
+
 DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
 
@@ -106,7 +131,11 @@ SECRETS = [
     "postgres://me:hunter2x@db/x", 'f(\\"secret\\": \\"hunter2x\\")', "AWS_SECRET_ACCESS_KEY=hunter2x",
     "Bearer hunter2xhunter2x", "AKIAHUNTER2XHUNTER2X", "cookie=hunter2x; path=/", "passphrase => hunter2x",
     "ghp_hunter2xhunter2x", "AGE-SECRET-KEY-1HUNTER2X", "eyJhunter2x.hunter2xx.hunter2x", "sk-hunter2xhunter2x",
-    "Hunter2xHunter2xHunter2xHunter2xHunter2x",
+    "Hunter2xHunter2xHunter2xHunter2xHunter2x", "APCA-API-SECRET-KEY: hunter2x", "(b'x-api-key', b'hunter2x')",
+    "password=SecretStr('hunter2x')", "--password hunter2x", "https://hunter2xhunter2x@host/",
+    "Authorization: ApiKey hunter2x", "postgres://me:hun/ter@hunter2x@db/x", r'"secret": "a\"hunter2x"',
+    "-----BEGIN RSA PRIVATE KEY-----\nhunter2xhunter2x\nhunter2x\n-----END RSA PRIVATE KEY-----",
+    "hooks.slack.com/services/T0/hunter2x",
 ]  # fmt: skip
 
 
