@@ -100,3 +100,47 @@ def test_refusals_touch_nothing(host: Host, tmp_path: Path) -> None:
     assert main_pid(host) == pid
     assert not host.file(HALT).exists
     assert "key" not in host.check_output("ls /run/fluxmaint")
+
+
+def damage(host: Host) -> None:
+    """Zero the first page of the table of trades while nobody has the database open."""
+    program = (
+        "import sqlite3, sys; p = sys.argv[1]; c = sqlite3.connect(p);"
+        "r = c.execute('SELECT rootpage FROM sqlite_master WHERE name = ?', ('trades',)).fetchone()[0];"
+        "s = c.execute('PRAGMA page_size').fetchone()[0]; c.close();"
+        "f = open(p, 'r+b'); f.seek((r - 1) * s); f.write(bytes(s)); f.close()"
+    )
+    host.check_output("systemctl stop fluxhero-backend")
+    host.check_output(f'python3 -c "{program}" {DATABASE}')
+
+
+def test_d49_a_damaged_database_is_salvaged_beside_it_and_the_choice_comes_into_place(host: Host) -> None:
+    name = host.check_output("hostname")
+    damage(host)
+    digest = host.check_output(f"sha256sum {DATABASE}")
+    chosen = {"target": name}
+    shown = play("fluxhero.maintenance.database_recovery", **chosen)
+    assert shown.returncode == 0, words(shown)
+    assert "Nothing of the service was changed" in words(shown)
+    # Only Debian 13 builds the command line of SQLite with what .recover needs.
+    able = host.check_output(
+        "sqlite3 :memory: \"SELECT count(*) FROM pragma_module_list WHERE name = 'sqlite_dbpage'\""
+    )
+    assert able == ("1" if name == "staging" else "0")
+    made = "recover usable" in words(shown) or "recover NOT usable" in words(shown)
+    assert made == (able == "1"), words(shown)
+    assert ("lacks sqlite_dbpage" in words(shown)) == (able == "0")
+    assert host.check_output(f"sha256sum {DATABASE}") == digest
+    placed = play("fluxhero.maintenance.database_recovery", database_recovery_choice="salvage", **chosen)
+    assert placed.returncode == 0, words(placed)
+    assert f"halted: remove {HALT} after checking the open positions" in words(placed)
+    assert sql(host, "PRAGMA integrity_check") == ["ok"]
+    [trades] = sql(host, "SELECT count(*) FROM trades")
+    assert isinstance(trades, int) and trades > 0
+    assert host.check_output("sha256sum /var/lib/fluxmaint/restore-points/*/*-trades.db").count(digest.split()[0]) == 1
+    assert host.check_output(f"stat --format=%U:%a {DATABASE}").startswith("fluxhero:")
+    host.check_output(f"rm {HALT}")
+    deadline = time.monotonic() + 20
+    while sql(host, "SELECT count(*) FROM trades") == [trades]:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
