@@ -12,9 +12,13 @@ import time
 from pathlib import Path
 
 RUNNER = """
+import signal
 import sys
 from pathlib import Path
 from tests.lab import run_tests
+
+# A shell starts what runs in its background with the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def lane():
     command = "sleep 300 & echo $! > {pid}; wait"
