@@ -49,6 +49,12 @@ options:
     description: A person has decided that rows that changed after they were archived count as they are now.
     type: bool
     default: false
+  accept_fewer:
+    description:
+      - A person has decided that archives which are gone, or hold fewer rows than were archived there, count as they
+        are now. Without it, such an archive fails its table before anything is written or deleted.
+    type: bool
+    default: false
   writer_wait_s:
     description: How long one deleting transaction may keep the service's writers waiting, in seconds.
     type: float
@@ -152,6 +158,7 @@ def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         older_than_days=params["older_than_days"],
         delete=params["delete"],
         replace_changed=params["replace_changed"],
+        accept_fewer=params["accept_fewer"],
         writer_wait_s=params["writer_wait_s"],
         timeout_s=params["timeout_s"],
         dry_run=check_mode,
@@ -169,6 +176,7 @@ def main() -> None:
             "older_than_days": {"type": "int", "default": archive.OLDER_THAN_DAYS},
             "delete": {"type": "bool", "default": False},
             "replace_changed": {"type": "bool", "default": False},
+            "accept_fewer": {"type": "bool", "default": False},
             "writer_wait_s": {"type": "float", "default": archive.WRITER_WAIT_S},
             "timeout_s": {"type": "float", "default": archive.TIMEOUT_S},
             "fail_on_degraded": {"type": "bool", "default": False},

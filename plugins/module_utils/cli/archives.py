@@ -27,6 +27,11 @@ def register(commands: Commands) -> None:
         help="a person has decided: rows that changed after they were archived count as they are now",
     )
     moving.add_argument(
+        "--accept-fewer",
+        action="store_true",
+        help="a person has decided: archives that are gone, or hold fewer rows than before, count as they are",
+    )
+    moving.add_argument(
         "--writer-wait",
         type=float,
         default=archive.WRITER_WAIT_S,
@@ -59,6 +64,7 @@ def _archive(context: Context) -> Answer:
             older_than_days=options.older_than_days,
             delete=options.delete,
             replace_changed=options.replace_changed,
+            accept_fewer=options.accept_fewer,
             writer_wait_s=options.writer_wait,
             timeout_s=options.timeout,
             dry_run=options.dry_run,

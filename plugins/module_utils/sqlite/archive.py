@@ -23,14 +23,14 @@ import os
 import pwd
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ..core.clock import Clock, utc_text
 from ..core.config import ArchivedTable, Archives, Config
-from ..core.errors import ConfigError, EngineError, InputError, PreconditionError, TimeoutExceeded
+from ..core.errors import ConfigError, EngineError, InputError, IntegrityError, PreconditionError, TimeoutExceeded
 from ..core.fsio import fsync_dir, private_umask
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
@@ -41,6 +41,8 @@ from .archive_selection import DIFFERS, ELSEWHERE, HELD, NEW, Choice, Selection
 from .connect import Deadline
 
 OPERATION = "archive"
+ARCHIVED = "archived"
+ACCEPTED = "accepted"
 DELETED = "deleted"
 OLDER_THAN_DAYS = 90
 WRITER_WAIT_S = 0.25
@@ -56,6 +58,7 @@ def run(
     older_than_days: int = OLDER_THAN_DAYS,
     delete: bool = False,
     replace_changed: bool = False,
+    accept_fewer: bool = False,
     writer_wait_s: float = WRITER_WAIT_S,
     timeout_s: float = TIMEOUT_S,
     dry_run: bool = False,
@@ -70,6 +73,8 @@ def run(
         older_than_days: rows of which the time is at least so long ago; at least 1.
         delete: delete from the live database what an archive holds, too.
         replace_changed: a person has decided that rows which changed after they were archived count as they are now.
+        accept_fewer: a person has decided that archives which are gone, or hold fewer rows than before, count as
+            they are now.
         writer_wait_s: how long a deleting transaction may keep the service's writers waiting.
         dry_run: find out what would be done; nothing is written but private work files, which are removed.
         journal: where steps are noted; needed unless `dry_run`.
@@ -102,6 +107,8 @@ def run(
         work = stack.enter_context(workspace(config, "archive", clock))
         job = _Job(config, archives, work, cutoff.replace(microsecond=0), clock, operation, progress)
         job.options(delete=delete, replace_changed=replace_changed, writer_wait_s=writer_wait_s, timeout_s=timeout_s)
+        job.accept_fewer = accept_fewer
+        job.noted = noted_rows(Journal(config.journal_file))
         result = job.go(tables)
         if operation is not None:
             operation.result = result["result"]
@@ -166,7 +173,8 @@ class _Job:
         self.progress = progress
         self.problems: list[str] = []
         self.snapshots: dict[str, Path] = {}
-        self.delete = self.replace_changed = False
+        self.delete = self.replace_changed = self.accept_fewer = False
+        self.noted: dict[tuple[str, str], int] = {}
         self.writer_wait_s = WRITER_WAIT_S
         self.deadline = Deadline(clock, TIMEOUT_S, OPERATION)
 
@@ -263,7 +271,19 @@ class _Job:
         files = archive_file.existing(self.archives.directory, table.name)
         if self.operation is not None:
             archive_file.remove_partial(self.archives.directory, table.name)
-        return {month: archive_file.read(path, table, month, self.deadline) for month, path in files.items()}
+        held = {month: archive_file.read(path, table, month, self.deadline) for month, path in files.items()}
+        rows = {month: file.rows for month, file in held.items()}
+        for month, why in fewer_than_noted(self.noted, table.name, rows).items():
+            if not self.accept_fewer:
+                raise IntegrityError(
+                    why,
+                    subject=str(archive_file.path_of(self.archives.directory, table.name, month)),
+                    untouched="every archive of this table, and the database",
+                    remedy="bring the newest one back from a backup (fluxmaint extract); where it was moved away on"
+                    " purpose, run it once with --accept-fewer",
+                )
+            self.step(ACCEPTED, archive=table.name, month=month, rows=rows.get(month, 0), why=why)
+        return held
 
     def _month(
         self, table: ArchivedTable, selection: Selection, month: str, held: ArchiveFile | None
@@ -308,7 +328,7 @@ class _Job:
         self._make_directory()
         archive = archive_file.publish(made, path, table, month, self._owner(), self.deadline)
         made.unlink()
-        self.step("archived", archive=table.name, month=month, rows=archive.rows, sha256=archive.sha256)
+        self.step(ARCHIVED, archive=table.name, month=month, rows=archive.rows, sha256=archive.sha256)
         return result
 
     # ---- deleting
@@ -420,6 +440,28 @@ def difference(result: dict[str, Any]) -> dict[str, dict[str, int]]:
     return {
         "before": {month["file"]: month["rows_before"] for month in months if month["rows_before"]},
         "after": {month["file"]: month["rows"] for month in months},
+    }
+
+
+def noted_rows(journal: Journal) -> dict[tuple[str, str], int]:
+    """Rows of each archive, by table and month, as they were noted last; a restore brings others, and begins anew."""
+    noted: dict[tuple[str, str], int] = {}
+    for entry in journal.read():
+        if entry["operation"] == "restore" and entry["event"] == "end" and entry.get("result") == "ok":
+            noted.clear()
+        if entry["operation"] == OPERATION and entry.get("step") in (ARCHIVED, ACCEPTED):
+            noted[entry["archive"], entry["month"]] = int(entry["rows"])
+    return noted
+
+
+def fewer_than_noted(noted: Mapping[tuple[str, str], int], name: str, rows: Mapping[str, int]) -> dict[str, str]:
+    """Months of which the archive is not the one that was written last, and why that is known."""
+    return {
+        month: f"holds {rows[month]} rows, and {count} were archived there: it is an older copy"
+        if month in rows
+        else f"is gone, and {count} rows were archived there"
+        for (table, month), count in noted.items()
+        if table == name and rows.get(month, 0) < count
     }
 
 

@@ -14,6 +14,7 @@ import contextlib
 import re
 import sqlite3
 import stat
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ from ..core.clock import Clock
 from ..core.config import ArchivedTable, Archives, Config, Database
 from ..core.errors import ConfigError, EngineError, InputError
 from ..core.fsio import private_umask
+from ..core.journal import Journal
 from . import archive_file, hot_backup
-from .archive import workspace
+from .archive import fewer_than_noted, noted_rows, workspace
 from .archive_file import ArchiveFile
 from .connect import Deadline, connect, reading, sqlite_errors, uri
 from .fingerprint import only_reading, quoted
@@ -50,6 +52,7 @@ def info(
     archives = _archives(config)
     deadline = Deadline(clock or Clock(), timeout_s, "archives")
     tables, problems = [], []
+    noted = noted_rows(Journal(config.journal_file))
     for table in archives.tables:
         files = []
         for month, path in archive_file.existing(archives.directory, table.name).items():
@@ -64,6 +67,14 @@ def info(
                 entry.update(ok=False, problem=str(error))
                 problems.append(str(error))
             files.append(entry)
+        sound = [entry for entry in files if entry["ok"]]
+        rows = {entry["month"]: entry["rows"] for entry in sound}
+        rows.update({entry["month"]: sys.maxsize for entry in files if not entry["ok"]})  # said already
+        for month, why in fewer_than_noted(noted, table.name, rows).items():
+            problems.append(f"{archive_file.path_of(archives.directory, table.name, month)}: {why}")
+            for entry in files:
+                if entry["month"] == month:
+                    entry.update(ok=False, problem=why)
         sound = [entry for entry in files if entry["ok"]]
         tables.append(
             {

@@ -200,7 +200,7 @@ def engine_error(error: sqlite3.Error, path: Path) -> EngineError:
         return PreconditionError(
             "a crash left a journal beside it that must be rolled back first; reading does not do that",
             subject=subject,
-            remedy="start the service once, or open the database with a program that may write",
+            remedy="a journal that another database has left must be moved away; for its own, start the service once",
         )
     if "malformed" in text or "not a database" in text or "corrupt" in text:
         return IntegrityError(f"is damaged: {text}", subject=subject)

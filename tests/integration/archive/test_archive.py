@@ -19,7 +19,7 @@ from archive_world import NOW, TRADES, Fixed, World, rows_of
 from fluxmaint.core import config as configuration
 from fluxmaint.core.errors import ConfigError, InputError, IntegrityError, LeaseError
 from fluxmaint.core.lease import Lease
-from fluxmaint.sqlite import archive, archive_file
+from fluxmaint.sqlite import archive, archive_file, archive_query
 from fluxmaint.sqlite.archive_selection import Selection
 from fluxmaint.sqlite.table_shape import Shape
 
@@ -548,3 +548,42 @@ def test_archives_belong_to_the_service(world: World) -> None:
     status = next(iter(world.files().values())).stat()
     assert (status.st_uid, status.st_gid) == owners[0] != (0, 0)
     assert world.directory.stat().st_uid == owners[0][0]
+
+
+@pytest.mark.parametrize("by", ["an older copy", "nothing"])
+def test_an_archive_that_is_gone_or_an_older_copy_ends_the_work_on_its_table(world: World, by: str) -> None:
+    world.archive(older_than_days=149)
+    older = {path: path.read_bytes() for path in world.files().values()}
+    world.archive(delete=True)
+    newer = {path: path.read_bytes() for path in world.files().values()}
+    path = next(path for path in older if older[path] != newer[path])
+    world.trades(3, 151)
+    before = world.lives()
+    path.write_bytes(older[path]) if by == "an older copy" else path.unlink()
+    said = "it is an older copy" if by == "an older copy" else "is gone, and"
+    with pytest.raises(IntegrityError, match=said) as caught:
+        world.archive(delete=True)
+    assert caught.value.subject == str(path)
+    assert world.lives() == before
+    assert [said in problem for problem in archive_query.info(world.config)["problems"]] == [True]
+    path.write_bytes(newer[path])
+    assert world.archive()["result"] == "ok"
+    assert archive_query.info(world.config)["ok"]
+
+
+def test_a_month_that_was_moved_away_is_accepted_once(world: World) -> None:
+    world.archive(delete=True)
+    next(iter(world.files().values())).unlink()
+    assert world.archive(accept_fewer=True)["result"] == "ok"
+    assert world.archive()["result"] == "ok"
+    assert archive_query.info(world.config)["ok"]
+
+
+def test_a_restore_begins_the_count_anew(world: World) -> None:
+    world.archive()
+    next(iter(world.files().values())).unlink()
+    world.journal.append("restore", "end", "failed")
+    with pytest.raises(IntegrityError, match="is gone"):
+        world.archive()
+    world.journal.append("restore", "end", "ok")
+    assert world.archive()["result"] == "ok"
