@@ -255,7 +255,8 @@ class _Planner:
         self._ignore_window = ignore_window
 
     def plan(self, database: Database) -> _Planned:
-        upkeep.require_own_journal(require_database(database.path)[0])
+        real, _header = require_database(database.path)
+        upkeep.require_own_journal(real)
         sizes = size.measure(database.path, copy_dir=self.config.state_dir, clock=self.clock)
         if sizes.objects is not None and not sizes.rows():
             raise PreconditionError(
@@ -277,6 +278,7 @@ class _Planner:
                 if self._ignore_window
                 else upkeep.window_left_s(window, now.astimezone()),
                 can_stop=self.limits.stop_units or not self.service.active(),
+                names=real.stat().st_nlink,
             )
             for item in due
         ]

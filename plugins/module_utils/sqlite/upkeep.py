@@ -216,7 +216,15 @@ def window_text(window: Window) -> str:
 
 
 def choose(
-    due: Due, sizes: Sizes, limits: Upkeep, memory: Memory, *, busy_timeout_s: float, window_s: float, can_stop: bool
+    due: Due,
+    sizes: Sizes,
+    limits: Upkeep,
+    memory: Memory,
+    *,
+    busy_timeout_s: float,
+    window_s: float,
+    can_stop: bool,
+    names: int = 1,
 ) -> Action | Left:
     """How a thing that is due will be done, with its predicted cost, or why it will not.
 
@@ -224,6 +232,7 @@ def choose(
         busy_timeout_s: how long the service waits for a lock.
         window_s: what is left of the maintenance window.
         can_stop: the operator allows that the units are stopped, and there are units.
+        names: how many the file has (hard links).
     """
     if due.kind == ANALYZE:
         wait = _LONGEST_STEP_S
@@ -242,6 +251,8 @@ def choose(
                 f"writers, who wait {busy_timeout_s:g} s, may wait {allowed:.1f} s and would have to for {wait:.1f} s"
             )
         return Left(VACUUM, "refused", f"{due.why}; {because}, and the units must not be stopped for it")
+    if way == STOPPED and names > 1:
+        return Left(VACUUM, "refused", f"{due.why}; the file has {names} names, and a new one would have one of them")
     if not window_s:
         return Left(VACUUM, "waits", f"{due.why}; outside of the maintenance window ({window_text(limits.window)})")
     seconds = predict(way, sizes, memory)

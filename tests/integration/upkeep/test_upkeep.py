@@ -154,6 +154,17 @@ def test_a_service_that_does_not_run_needs_no_leave_and_is_not_started(new_upkee
     assert world.state() == "old"
 
 
+def test_nobody_is_stopped_for_a_file_with_two_names(new_upkeep: NewUpkeep) -> None:
+    world = new_upkeep()
+    service = Watched(world.service)
+    world.expect(SLOW)
+    os.link(world.database, world.directory / "second-name.db")
+    result = world.maintain(service=service)
+    assert result["result"] == "degraded" and service.stops == 0
+    assert [left["why"].endswith("has 2 names, and a new one would have one of them") for left in
+            result["databases"][0]["left"]] == [True]  # fmt: skip
+
+
 def test_d47_a_damaged_database_is_not_touched(new_upkeep: NewUpkeep) -> None:
     world = new_upkeep()
     world.expect(SLOW)
