@@ -180,7 +180,10 @@ class Journal:
         )
 
     def read(self, operation: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
-        """Entries in order, those of one operation's name if given, the last `limit` of them if given."""
+        """Entries in order, those of one operation's name if given, the last `limit` of them if given.
+
+        An older part that cannot be read hinders nobody who needs the rest; `verify` names it.
+        """
         entries = [
             entry
             for line in self._lines()
@@ -197,7 +200,7 @@ class Journal:
         """
         expected = GENESIS
         count = 0
-        for path, lines in self._files():
+        for path, lines in self._files(strict=True):
             for number, line in enumerate(lines, start=1):
                 entry = _parse(line)
                 if entry is not None:
@@ -212,13 +215,17 @@ class Journal:
     def _lines(self) -> list[bytes]:
         return [line for _path, lines in self._files() for line in lines]
 
-    def _files(self) -> list[tuple[Path, list[bytes]]]:
-        """Each file with its lines. The journal itself is read first: lines only ever leave it."""
+    def _files(self, *, strict: bool = False) -> list[tuple[Path, list[bytes]]]:
+        """Each file with its lines. The journal itself is read first: lines only ever leave it.
+
+        Args:
+            strict: raise IntegrityError when an archive cannot be read, instead of taking it for an empty one.
+        """
         try:
             lines = _split(self.path.read_bytes())
         except FileNotFoundError:
             lines = []
-        files = [(archive, _split(_decompressed(archive))) for archive in self.archives()]
+        files = [(archive, _split(_decompressed(archive, strict))) for archive in self.archives()]
         # What a rotation that was cut off has left is in the journal, too: no two lines of a chain are the same.
         return [
             *((archive, older) for archive, older in files if older[:1] != lines[:1] or not lines),
@@ -230,10 +237,12 @@ def _split(data: bytes) -> list[bytes]:
     return [line for line in data.split(b"\n") if line]
 
 
-def _decompressed(archive: Path) -> bytes:
+def _decompressed(archive: Path, strict: bool) -> bytes:
     try:
         return gzip.decompress(archive.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
+        if not strict:
+            return b""
         raise IntegrityError(f"an older part of the journal cannot be read: {error}", subject=str(archive)) from None
 
 

@@ -218,3 +218,17 @@ def test_an_archive_is_never_written_over_when_older_ones_are_gone(tmp_path: Pat
     later.append("test", "step", number=11)
     assert Journal(journal.path, Later(900)).rotate(larger_than=1) == tmp_path / "journal-0003.jsonl.gz"
     assert second.read_bytes() == kept
+
+
+def test_a_damaged_archive_hinders_only_who_verifies(tmp_path: Path) -> None:
+    journal = aged(tmp_path / "journal.jsonl")
+    archive = journal.rotate(larger_than=100)
+    assert archive is not None
+    damaged = archive.read_bytes()[:-20]
+    archive.write_bytes(damaged)
+    journal.append("test", "step", number=9)
+    assert numbers(journal) == [6, 7, 8, 9]
+    with pytest.raises(IntegrityError, match="an older part of the journal cannot be read"):
+        journal.verify()
+    assert Journal(journal.path, Later(400)).rotate(larger_than=1) == tmp_path / "journal-0002.jsonl.gz"
+    assert archive.read_bytes() == damaged
