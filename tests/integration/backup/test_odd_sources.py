@@ -84,7 +84,7 @@ def test_logs_among_cache_files_are_held_once_and_so_are_cache_files_among_logs(
 def test_a_path_that_older_generations_hold_twice_is_not_extracted_over_itself(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "_elsewhere", lambda config: frozenset())  # as older versions made them
+    monkeypatch.setattr(generation, "elsewhere", lambda config: frozenset())  # as older versions made them
     move_database(world, "logs/trades.db").close()
     config = world.config()
     world.create()
