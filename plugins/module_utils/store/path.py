@@ -64,8 +64,11 @@ class PathStore(Store):
                 untouched="everything",
                 remedy="mount it and try again",
             )
+        self._require_marker(self.path)
+
+    def _require_marker(self, directory: Path) -> None:
         try:
-            marked = stat.S_ISREG((self.path / self.marker).lstat().st_mode)
+            marked = stat.S_ISREG((directory / self.marker).lstat().st_mode)
         except OSError:
             marked = False
         if not marked:
@@ -201,37 +204,50 @@ class PathStore(Store):
         if found is not None:
             self._same_content(key, found, size, sha256)
             return False
-        final = self._file(key)
+        with self._errors(key), self._held() as top:
+            self._write(key, top / checked_key(key), chunks, sha256, given)
+        return True
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[Path]:
+        """A path of the target's directory that leads to the same one, whatever is mounted or unmounted meanwhile."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            top = Path(f"/proc/self/fd/{descriptor}")
+            self._require_marker(top)
+            yield top
+        finally:
+            os.close(descriptor)
+
+    def _write(self, key: str, final: Path, chunks: Iterator[bytes], sha256: str, given: Path | None) -> None:
         # One writer at a time holds the backup lock, so a fixed name lets the next run reuse what a killed one left.
         partial = final.with_name(_PARTIAL + final.name)
-        with self._errors(key):
-            self._make_directories(final.parent)
+        self._make_directories(final.parent)
+        partial.unlink(missing_ok=True)
+        try:
+            linked = given is not None and _linked(given, partial)
+            with open(partial, "rb" if linked else "xb", opener=None if linked else private_opener) as stream:
+                if linked:
+                    os.utime(stream.fileno())  # a pruner looks at the age of the object
+                else:
+                    stream.writelines(self._throttle.chunks(self._interruptible(chunks, key)))
+                    stream.flush()
+                os.fsync(stream.fileno())
+                # Written pages leave the cache, so that reading back reads what the disk has.
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with open(partial, "rb") as stream:
+                received = self._digest(iter(lambda: stream.read(CHUNK), b""), key)
+            if received != sha256:
+                raise StoreError(
+                    f"target {self.name} gave back other bytes than were written",
+                    subject=key,
+                    expected=sha256,
+                    received=received,
+                )
+            _name_without_overwriting(partial, final)
+        finally:
             partial.unlink(missing_ok=True)
-            try:
-                linked = given is not None and _linked(given, partial)
-                with open(partial, "rb" if linked else "xb", opener=None if linked else private_opener) as stream:
-                    if linked:
-                        os.utime(stream.fileno())  # a pruner looks at the age of the object
-                    else:
-                        stream.writelines(self._throttle.chunks(self._interruptible(chunks, key)))
-                        stream.flush()
-                    os.fsync(stream.fileno())
-                    # Written pages leave the cache, so that reading back reads what the disk has.
-                    os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                with open(partial, "rb") as stream:
-                    received = self._digest(iter(lambda: stream.read(CHUNK), b""), key)
-                if received != sha256:
-                    raise StoreError(
-                        f"target {self.name} gave back other bytes than were written",
-                        subject=key,
-                        expected=sha256,
-                        received=received,
-                    )
-                _name_without_overwriting(partial, final)
-            finally:
-                partial.unlink(missing_ok=True)
-            fsync_dir(final.parent)
-        return True
+        fsync_dir(final.parent)
 
     def _file(self, key: str, version: str = "") -> Path:
         if version:
