@@ -16,7 +16,7 @@ description:
     values.
   - Beside O(dest) lie C(<dest>.json), which tells rows, SHA-256, query, period and cut-off, and C(<dest>.sha256) for
     C(sha256sum -c). All are complete and on the disk before the first gets its name. A run that is killed leaves the
-    old file or the new one, and no digest of another file.
+    old file or the new one, and no digest of another file; the next run into that directory finishes what is missing.
   - The query can only read, within O(timeout_s). In WAL mode it reads the live database, for which no writer waits; in
     rollback-journal mode it reads a private snapshot, which is removed afterwards.
 extends_documentation_fragment:

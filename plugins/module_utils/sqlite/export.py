@@ -4,9 +4,10 @@
 """The result of a query as a file that others can keep: CSV or Parquet, complete and checkable.
 
 Beside `<file>` lie `<file>.json` (rows, SHA-256, query, month, what was read when) and `<file>.sha256`, for `sha256sum
--c`. All three are written under other names and brought to the disk before the first gets its name. Then those that
-speak of an old file go, the file comes, they come. So a kill leaves the old file or the new one, whole, and never a
-digest that is not its own; what has no digest beside it is not finished, and the next run finishes it.
+-c`. All three are written under other names and brought to the disk before the first gets its name. Then the old digest
+goes, the file comes, the record takes the old one's place, the digest comes. So a kill leaves the old file or the new
+one, whole, never a digest that is not its own, and always its record, if only under its other name. What has no digest
+beside it is not finished: the next run into the directory finishes it before it does anything else.
 
 The query can only read, and reads one state of the database. In WAL mode that is a transaction on the live database,
 for which no writer waits. In rollback-journal mode it would keep writers from committing, so a private hot snapshot is
@@ -142,9 +143,8 @@ def run(
         require()
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(_Place.locked(wanted.destination, wanted.mode))
-        if not dry_run:
-            place.sweep()
         try:
+            finished = not dry_run and wanted.destination.name in place.sweep()
             con, read, cut_off = stack.enter_context(
                 _reading(wanted, source, reader, work_dir or place.path, max_wait_s, deadline)
             )
@@ -152,7 +152,7 @@ def run(
             written = stack.enter_context(place.file("", discard=dry_run))
             made = _Rows(con, wanted, deadline).write(written)
             record = _record(wanted, made, written, read, cut_off)
-            return _publish(wanted, place, record, made.notes, dry_run, note)
+            return _publish(wanted, place, record, made.notes, dry_run, finished, note)
         except OSError as error:
             raise PreconditionError(
                 f"the export failed: {error.strerror}",
@@ -472,13 +472,18 @@ class _Hashed(io.BufferedIOBase):
 
 
 class _Place:
-    """The directory of an export, held by its descriptor, so that nobody can put another in its place meanwhile."""
+    """The directory of an export, held by its descriptor, so that nobody can put another in its place meanwhile.
+
+    Attributes:
+        publishing: what was written stays, whatever happens: it may be all that tells of the file that is there.
+    """
 
     def __init__(self, destination: Path, descriptor: int, mode: int) -> None:
         self.path = destination.parent
         self._name = destination.name
         self._descriptor = descriptor
         self._mode = mode
+        self.publishing = False
 
     @classmethod
     @contextlib.contextmanager
@@ -504,11 +509,63 @@ class _Place:
         finally:
             os.close(descriptor)
 
-    def sweep(self) -> None:
-        """Remove what killed exports left: nobody else exports into this directory."""
-        for name in os.listdir(self._descriptor):
-            if name.startswith(".") and _SUFFIX in name:
-                self.remove(name)
+    def sweep(self) -> set[str]:
+        """Finish what killed exports began to publish, then remove what they left: nobody else exports into here.
+
+        Returns the names of those that were finished.
+        """
+        left = [name for name in os.listdir(self._descriptor) if name.startswith(".") and _SUFFIX in name]
+        begun = {
+            name[1 : -len(beside + _SUFFIX)]
+            for beside in (_RECORD, _DIGEST)
+            for name in left
+            if name.endswith(beside + _SUFFIX)
+        }
+        finished = {name for name in begun if name and _Place(self.path / name, self._descriptor, self._mode).finish()}
+        for name in left:
+            self.remove(name)
+        return finished
+
+    def finish(self) -> bool:
+        """Give the file that is there its record and its digest, where a killed export had no time for that."""
+        try:
+            sha256 = self.sha256()
+        except InputError:  # whoever exports to this name is told
+            return False
+        record, pending = self.record(sha256)
+        if sha256 is None or record.get("sha256") != sha256 or record.get("file") != self._name:
+            return False
+        digest = self.digest(sha256)
+        if pending:
+            self.put(_RECORD)
+            self.sync()
+        elif self.read(_DIGEST) == digest:
+            return False
+        if self._read(self._partial(_DIGEST)) == digest:
+            self.put(_DIGEST)
+        else:  # the new file did not come; its record is there until this is done, so that a kill here is noticed too
+            self.remove(self._partial(_DIGEST))
+            with self.file(_DIGEST) as stream:
+                stream.write(digest)
+                self.settle(_DIGEST)
+                self.put(_DIGEST)
+        self.sync()
+        return True
+
+    def record(self, sha256: str | None) -> tuple[dict[str, Any], bool]:
+        """The record of the file with this digest, and whether a killed export left it under its other name.
+
+        Where there is none of that file: what lies in its place.
+        """
+        stands = _parsed(self.read(_RECORD))
+        if sha256 is None or stands.get("sha256") == sha256:
+            return stands, False
+        left = _parsed(self._read(self._partial(_RECORD)))
+        return (left, True) if left.get("sha256") == sha256 else (stands, False)
+
+    def digest(self, sha256: str) -> bytes:
+        """The line for `sha256sum -c`."""
+        return f"{sha256}  {self._name}\n".encode()
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -517,7 +574,7 @@ class _Place:
 
     @contextlib.contextmanager
     def file(self, suffix: str, *, discard: bool = False) -> Iterator[_Hashed]:
-        """A new file under another name, which is removed at the end unless it was put in place."""
+        """A new file under another name, which is removed at the end unless it is put in place, or about to be."""
         if discard:
             yield _Hashed(None)
             return
@@ -528,7 +585,8 @@ class _Place:
             yield _Hashed(descriptor)
         finally:
             os.close(descriptor)
-            self.remove(name)
+            if not self.publishing:
+                self.remove(name)
 
     def settle(self, suffix: str) -> None:
         """Give a complete file its owner and mode, and bring it to the disk."""
@@ -553,12 +611,15 @@ class _Place:
 
     def read(self, suffix: str) -> bytes | None:
         """A small file beside the export; None when there is none, or something else."""
-        with self._open(suffix) as descriptor:
+        return self._read(self._name + suffix)
+
+    def _read(self, name: str) -> bytes | None:
+        with self._open(name) as descriptor:
             return None if descriptor is None else os.read(descriptor, _CHUNK)
 
     def sha256(self) -> str | None:
         """The digest of the export that is there; None when there is none."""
-        with self._open("", required=True) as descriptor:
+        with self._open(self._name, required=True) as descriptor:
             if descriptor is None:
                 return None
             digest = hashlib.sha256()
@@ -570,12 +631,12 @@ class _Place:
         return f".{self._name}{suffix}{_SUFFIX}"
 
     @contextlib.contextmanager
-    def _open(self, suffix: str, *, required: bool = False) -> Iterator[int | None]:
+    def _open(self, name: str, *, required: bool = False) -> Iterator[int | None]:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = None
         with contextlib.suppress(FileNotFoundError):
             try:
-                descriptor = os.open(self._name + suffix, flags, dir_fd=self._descriptor)
+                descriptor = os.open(name, flags, dir_fd=self._descriptor)
             except OSError as error:
                 if required and not isinstance(error, FileNotFoundError):
                     raise InputError(
@@ -625,7 +686,13 @@ def _sha256(text: str) -> str:
 
 
 def _publish(
-    wanted: Export, place: _Place, record: dict[str, Any], notes: list[str], dry_run: bool, note: Step
+    wanted: Export,
+    place: _Place,
+    record: dict[str, Any],
+    notes: list[str],
+    dry_run: bool,
+    finished: bool,
+    note: Step,
 ) -> dict[str, Any]:
     if wanted.require_rows and not record["rows"]:
         raise PreconditionError(
@@ -636,25 +703,25 @@ def _publish(
         )
     sha256 = place.sha256()
     beside = place.read(_RECORD)
-    before = _parsed(beside)
+    before, pending = place.record(sha256)
     if sha256 is None and beside is not None and before.get("file") != wanted.destination.name:
         raise InputError(
             "is no record of an export, and would be replaced", subject=f"{wanted.destination}{_RECORD}", untouched="it"
         )
-    digest = f"{record['sha256']}  {wanted.destination.name}\n".encode()
+    digest = place.digest(record["sha256"])
     same = sha256 == record["sha256"]
-    changed = not same or place.read(_DIGEST) != digest or _of_the_file(before) != _of_the_file(record)
+    stale = not same or pending or place.read(_DIGEST) != digest or _of_the_file(before) != _of_the_file(record)
     if not same:
         _refuse_fewer(wanted, before, record, sha256)
     result = {
-        "changed": changed,
+        "changed": stale or finished,
         "path": str(wanted.destination),
         **record,
         "before": before if sha256 is not None else {},
-        "after": record if changed else before,
-        "notes": notes,
+        "after": record if stale else before,
+        "notes": [*notes, "finished what a killed export had left undone"] if finished else notes,
     }
-    if not changed or dry_run:
+    if not stale or dry_run:
         return result
     with contextlib.ExitStack() as stack:
         for suffix, data in ((_RECORD, json_bytes(record)), (_DIGEST, digest)):
@@ -662,14 +729,16 @@ def _publish(
         for suffix in ("", _RECORD, _DIGEST):
             place.settle(suffix)
         note("replace", {"path": str(wanted.destination), "rows": record["rows"], "sha256": record["sha256"]})
-        for suffix in (_DIGEST, _RECORD):
-            place.remove(wanted.destination.name + suffix)
+        place.publishing = True
+        place.remove(wanted.destination.name + _DIGEST)
         place.sync()
         place.put("")
         place.sync()
         place.put(_RECORD)
+        place.sync()
         place.put(_DIGEST)
         place.sync()
+        place.publishing = False
     return result
 
 

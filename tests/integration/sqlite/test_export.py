@@ -401,11 +401,19 @@ def test_a_full_disk_leaves_the_old_export(tmp_path: Path) -> None:
 
 def killed(work: Any, log: Path, at: int = 0) -> int:
     """Do something in a process of its own that dies by SIGKILL right before its change of that number."""
+
+    def watched() -> None:
+        sys.addaudithook(Witness({"at": at, "fault": "SIGKILL", "log": str(log)}))
+        work()
+
+    return in_child(watched)
+
+
+def in_child(work: Any) -> int:
     pid = os.fork()
     if pid == 0:
         code = 70
         try:
-            sys.addaudithook(Witness({"at": at, "fault": "SIGKILL", "log": str(log)}))
             work()
             code = 0
         finally:
@@ -414,7 +422,12 @@ def killed(work: Any, log: Path, at: int = 0) -> int:
 
 
 def changes(log: Path) -> list[str]:
-    return [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    return [json.loads(line)["event"] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def files_of_one(place: Path) -> set[str]:
+    """What lies there but for partial files."""
+    return {path.name for path in place.iterdir() if not path.name.startswith(".")}
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
@@ -439,13 +452,138 @@ def test_killed_at_each_step_the_old_export_or_the_new_one_is_there_whole(tmp_pa
         data = found["trades_202610.csv"]
         assert data == before or f",{step}.0\r\n".encode() in data, f"half a file after step {step}"
         assert data.endswith(b"\r\n")
-        for name in set(found) & {"trades_202610.csv.sha256", "trades_202610.csv.json"}:
-            assert hashlib.sha256(data).hexdigest() in found[name].decode(), f"step {step}: {name} is of another file"
+        assert "trades_202610.csv.json" in found, f"no record after step {step}"
+        if "trades_202610.csv.sha256" in found:
+            for name in ("trades_202610.csv.sha256", "trades_202610.csv.json"):
+                assert hashlib.sha256(data).hexdigest() in found[name].decode(), f"step {step}: {name} of another file"
         result = export.run(october(database, place))
         assert result["after"]["sha256"] == require_whole(place)["sha256"]
         assert set(content(place)) == {f"trades_202610.csv{suffix}" for suffix in ("", ".json", ".sha256")}, step
         generations.append((place / "trades_202610.csv").read_bytes())
     assert len(set(generations)) == steps + 1
+
+
+ROWS = 20
+
+
+class Months:
+    """A directory with an export of ten rows; the database has twenty by now, and soon fewer than either."""
+
+    def __init__(self, directory: Path) -> None:
+        self.place = directory / "place"
+        self.place.mkdir(parents=True)
+        self.database = trades(directory, "wal")
+        self._rows(ROWS // 2)
+        export.run(october(self.database, self.place))
+        self.old = self.data()
+        self._rows(ROWS)
+
+    def _rows(self, rows: int) -> None:
+        times = ", ".join(f"('2026-10-{10 + number:02d}T10:00:00Z')" for number in range(rows))
+        change(self.database, "DELETE FROM trades", f"INSERT INTO trades(timestamp) VALUES {times}")
+
+    def data(self) -> bytes:
+        return (self.place / "trades_202610.csv").read_bytes()
+
+    def export(self, log: Path, at: int = 0) -> int:
+        return killed(lambda: export.run(october(self.database, self.place)), log, at)
+
+    def export_another(self, log: Path, at: int = 0) -> int:
+        return killed(lambda: export.run(plain(self.database, self.place, "SELECT 1")), log, at)
+
+    def require_guard(self) -> None:
+        """One row less than the file that stands has is refused, and the refusal leaves that file whole."""
+        stands = self.data()
+        rows = stands.count(b"\r\n") - 1
+        assert rows == (ROWS // 2 if stands == self.old else ROWS)
+        self._rows(rows - 1)
+        for dry_run in (True, False):
+            with pytest.raises(PreconditionError, match=f"has {rows} rows, the database now gives {rows - 1}"):
+                export.run(october(self.database, self.place), dry_run=dry_run)
+        assert self.data() == stands
+        assert require_whole(self.place)["rows"] == rows
+        assert files_of_one(self.place) - {"plain.csv", "plain.csv.json", "plain.csv.sha256"} == {
+            f"trades_202610.csv{suffix}" for suffix in ("", ".json", ".sha256")
+        }
+
+
+def test_killed_at_each_step_a_finished_month_still_does_not_lose_rows(tmp_path: Path) -> None:
+    whole = Months(tmp_path / "whole")
+    assert whole.export(tmp_path / "log") == 0
+    steps = len(changes(tmp_path / "log"))
+    stood = set()
+    for step in range(1, steps + 1):
+        for between in (False, True):
+            months = Months(tmp_path / f"{step}-{between}")
+            assert months.export(tmp_path / f"log-{step}-{between}", step) == -9
+            stood.add(months.data() == months.old)
+            if between:  # another export into this directory removes what killed ones left, and no record
+                assert months.export_another(tmp_path / f"log-{step}-another") == 0
+            months.require_guard()
+    assert stood == {True, False}
+
+
+def test_what_a_killed_export_left_is_finished_without_a_new_one(tmp_path: Path) -> None:
+    """With the same rows as before, all that is to do is what the kill left undone."""
+    months = Months(tmp_path)
+    assert months.export(tmp_path / "whole-log") == 0
+    after = content(months.place)
+    steps = changes(tmp_path / "whole-log")
+    renames = [number for number, event in enumerate(steps, 1) if event == "os.rename"]
+    assert len(renames) == 3
+    for step in (renames[1], renames[2]):  # before the record has its name, and before the digest has
+        months = Months(tmp_path / str(step))
+        assert months.export(tmp_path / f"log-{step}", step) == -9
+        planned = export.run(october(months.database, months.place), dry_run=True)
+        assert planned["changed"] is True
+        result = export.run(october(months.database, months.place))
+        assert result["changed"] is True
+        assert result["notes"] == ["finished what a killed export had left undone"]
+        assert set(content(months.place)) == set(after)
+        require_whole(months.place)
+        assert export.run(october(months.database, months.place))["changed"] is False
+
+
+def test_killed_while_it_finishes_an_export_the_guard_holds(tmp_path: Path) -> None:
+    steps = len(changes_of_a_whole_run(tmp_path))
+    reached = 0
+    for first in range(steps - 2, steps + 1):  # before the file, its record and its digest come
+        for second in range(1, 7):
+            months = Months(tmp_path / f"{first}-{second}")
+            assert months.export(tmp_path / f"log-{first}-{second}-a", first) == -9
+            code = months.export_another(tmp_path / f"log-{first}-{second}-b", second)
+            reached += code == -9
+            months.require_guard()
+    assert reached == 3 * 6
+
+
+def changes_of_a_whole_run(directory: Path) -> list[str]:
+    months = Months(directory / "whole")
+    assert months.export(directory / "whole-log") == 0
+    return changes(directory / "whole-log")
+
+
+def test_an_error_between_the_file_and_its_record_leaves_the_record_for_the_next_run(tmp_path: Path) -> None:
+    database, place, log = trades(tmp_path), tmp_path / "place", tmp_path / "log"
+    place.mkdir()
+    assert killed(lambda: export.run(october(database, place)), log) == 0
+    last = [number for number, event in enumerate(changes(log), 1) if event == "os.rename"][1]
+    for path in place.iterdir():
+        path.unlink()
+    in_the_way = place / "trades_202610.csv.json"
+
+    def work() -> None:
+        witness = {"at": last, "fault": f"mkdir {in_the_way}", "log": str(tmp_path / "second")}
+        sys.addaudithook(Witness(witness))
+        with pytest.raises(PreconditionError, match="Is a directory"):
+            export.run(october(database, place))
+
+    assert in_child(work) == 0
+    in_the_way.rmdir()
+    change(database, "DELETE FROM trades WHERE id = 2")
+    with pytest.raises(PreconditionError, match="has 4 rows, the database now gives 3"):
+        export.run(october(database, place))
+    assert require_whole(place)["rows"] == 4
 
 
 # ---------------------------------------------------------------------------------------------- Parquet
