@@ -45,6 +45,11 @@ VERIFIER_KEY = names.KEYS / "age" / "verifier.key"
 HALT_FILE = "/opt/fluxhero/data/HALT"
 DATABASE = "/opt/fluxhero/data/trades.db"
 BACKEND_PORT, FRONTEND_PORT, STORE_PORT = 8000, 3000, 8333
+# Without these the logs fill the disk, and nobody reads them.
+STARTED = ("fluxmaint-rotation", "fluxmaint-logs-read")
+CARE = (*STARTED, "fluxmaint-log-report")
+REPORTS = names.LAB / "reports"
+OWN_SETTINGS = ("/backup.json", "/notify.json", "/verify.json")
 RATE = 50
 LOAD_S = 5
 AFTER_BACKUP_S = 5
@@ -220,6 +225,7 @@ def drill(report: Report, sabotage: str) -> None:
         failed = status_of("production")["failed_trades"]
         if failed:
             raise DrillError(f"{failed} trades have failed on production")
+    care = care_of("production")
     with report.phase("Destroy production with its data", recovery=True):
         report.before = sample("production")
         hosts.destroy(["production"])
@@ -237,6 +243,8 @@ def drill(report: Report, sabotage: str) -> None:
         on_host("standby", "rm", HALT_FILE)
         wait_for("trading on the new host", lambda: sample("standby").trades > at_rest.trades, 30)
         report.checks["trading"] = "ok: halted after the restore, resumed by the operator"
+    with report.phase("Rotate the logs and report on them, as production did") as phase:
+        check_care("standby", care, phase, report)
 
 
 def back_up(phase: Phase, report: Report) -> None:
@@ -282,6 +290,43 @@ def prove(phase: Phase, report: Report, identity: Path) -> None:
     report.proof = {"generation": status["newest_proven"], "signature_verified_by": "production"}
 
 
+def care_of(host: str) -> dict[str, str]:
+    """What looks after the service: each timer that is to run with its state, each unit and setting with its digest.
+
+    Settings of the host itself are left out: its name and its part in backups.
+    """
+    timers = json.loads(on_host(host, "systemctl", "list-timers", "'fluxmaint-*'", "--output=json"))
+    found = {timer["unit"]: "waits" if timer["next"] else "has no next time" for timer in timers}
+    files = "/etc/systemd/system/fluxmaint-* /etc/fluxmaint/logrotate.d/* /etc/fluxmaint/config.d/*"
+    for line in on_host(host, f"sha256sum {files}").splitlines():
+        digest, path = line.split(maxsplit=1)
+        if not path.endswith(OWN_SETTINGS):
+            found[path] = digest
+    return found
+
+
+def check_care(host: str, expected: dict[str, str], phase: Phase, report: Report) -> None:
+    """Compare with the lost host; rotate and report for real. Raises DrillError on the first thing that is missing."""
+    found = care_of(host)
+    wrong = sorted(name for name in expected if found.get(name) != expected[name])
+    if wrong:
+        raise DrillError(f"not looked after as on the lost host: {', '.join(wrong)}")
+    lacking = sorted({f"{name}.timer" for name in CARE} - set(found))
+    if lacking:
+        raise DrillError(f"neither host has {', '.join(lacking)}")
+    for unit in STARTED:
+        on_host(host, "systemctl", "start", f"{unit}.service")
+    rotated = json.loads(on_host(host, "fluxmaint", "journal", "--operation", "rotation", "--limit", "1", "--json"))
+    if rotated["entries"][0]["result"] != "ok":
+        raise DrillError(f"the rotation ended as {rotated['entries'][0]}")
+    # The weekly one is of the week before, of which a new host has not seen all.
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    playbook("log_report", phase, target=host, log_report_fetch_dir=str(REPORTS))
+    [page] = (REPORTS / host).glob("*.html")
+    report.checks["upkeep"] = f"ok: {len(found)} timers, units and settings as on the lost host"
+    report.checks["log report"] = f"ok: {page.stat().st_size} bytes"
+
+
 def status_of(host: str) -> dict[str, Any]:
     """What the backend of a host says of itself."""
     with tunnel(host, BACKEND_PORT) as port:
@@ -307,7 +352,7 @@ def recover(phase: Phase, report: Report) -> None:
         disaster_recovery_report_file=str(result),
     )
     recovery = json.loads(result.read_text(encoding="utf-8"))
-    phase.parts = recovery["phases"]
+    phase.parts, phase.afterwards = recovery["phases"], recovery["afterwards"]
     if recovery["content_digests_equal"] is not True:
         raise DrillError(f"before the start, the content was not compared with the manifest's: {recovery}")
 

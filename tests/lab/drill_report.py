@@ -21,13 +21,22 @@ RPO_TARGET_S = 24 * 3600
 
 @dataclass
 class Phase:
-    """One part of the drill: duration in seconds, and whether it counts towards the recovery time."""
+    """One part of the drill: duration in seconds, and whether it counts towards the recovery time.
+
+    `afterwards` are those of its parts that began when the service was up: they do not count.
+    """
 
     name: str
     seconds: float
     recovery: bool = False
     log: str = ""
     parts: list[dict[str, Any]] = field(default_factory=list)
+    afterwards: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def recovery_s(self) -> float:
+        """What of it counts towards the recovery time, in seconds."""
+        return self.seconds - sum(part["seconds"] for part in self.afterwards) if self.recovery else 0.0
 
 
 @dataclass
@@ -70,7 +79,7 @@ class Report:
     @property
     def rto_s(self) -> float | None:
         """Seconds from the loss of the host until the service was checked from outside."""
-        return round(sum(phase.seconds for phase in self.phases if phase.recovery), 1) if self.restored else None
+        return round(sum(phase.recovery_s for phase in self.phases), 1) if self.restored else None
 
     @property
     def rpo_s(self) -> int | None:
@@ -123,7 +132,9 @@ class Report:
         """The phases and the verdict for a terminal."""
         rows = [(phase.name, phase.seconds, phase.recovery) for phase in self.phases]
         for index, phase in reversed(list(enumerate(self.phases))):
-            rows[index + 1 : index + 1] = [(f"  {part['name']}", part["seconds"], False) for part in phase.parts]
+            parts = [(f"  {part['name']}", part["seconds"], False) for part in phase.parts]
+            parts += [(f"  (the service is up) {part['name']}", part["seconds"], False) for part in phase.afterwards]
+            rows[index + 1 : index + 1] = parts
         width = max([len(row[0]) for row in rows] + [20])
         lines = [f"{'phase':{width}}  seconds", "-" * (width + 9)]
         lines += [f"{name:{width}}  {seconds:7.1f}{'  *' if counts else ''}" for name, seconds, counts in rows]

@@ -38,6 +38,15 @@ def test_d74_a_drill_that_went_well_passes_with_its_numbers() -> None:
     assert "PASSED" in table
 
 
+def test_what_is_set_up_while_the_service_runs_is_no_recovery_time() -> None:
+    report = good_report()
+    report.phases[1].afterwards = [{"name": "rotation", "seconds": 7.5}, {"name": "reports", "seconds": 2.0}]
+    evidence = report.evidence()
+    assert (evidence["rto_s"], evidence["total_s"]) == (96.0, 165.5)
+    assert evidence["phases"][1]["afterwards"] == report.phases[1].afterwards
+    assert "  (the service is up) rotation" in report.table()
+
+
 @pytest.mark.parametrize(
     "change",
     [
