@@ -1,14 +1,17 @@
 """A generation is restored on bare Debian hosts, with the distribution's packages and what RESTORE.txt says.
 
 Nothing is typed but the text's own commands, with the paths that it asks for, and looked at afterwards. The
-generation is the committed one of the fixture; one host copies it from a directory, the other from an S3 store.
+generations are the committed one of each format, and one that the engine makes now, with the text that it writes now.
+One host copies from a directory, the other from an S3 store.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +25,18 @@ from tests.support.typed import steps
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-NEWEST = max(FIXTURES.glob("format-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-SUITES = {"bookworm": "Or from an S3 bucket", "trixie": "From a directory"}
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "tests/fixtures"
+TODAY = "today"
+DIRECTORY, S3 = "From a directory", "Or from an S3 bucket"
+SUITES = ("bookworm", "trixie")
+MADE = [*sorted(path.name for path in FIXTURES.glob("format-*")), TODAY]
+# Each suite copies in one way what the other copies in the other.
+WAYS = {
+    (suite, made): (DIRECTORY, S3)[(number + turn) % 2]
+    for turn, suite in enumerate(SUITES)
+    for number, made in enumerate(MADE)
+}
 TOOLS = ("age", "zstd", "ssh-keygen", "sqlite3", "rclone")
 PATHS = {
     "/path/to/work": "/root/work",
@@ -37,8 +49,8 @@ PATHS = {
 class BareHost:
     """A container of what a minimal Debian has."""
 
-    def __init__(self, suite: str) -> None:
-        self.name = f"{names.PREFIX}-hands-{suite}"
+    def __init__(self, suite: str, made: str) -> None:
+        self.name = f"{names.PREFIX}-hands-{suite}-{made}"
         self.image = image_build.base_image(suite)
 
     def start(self) -> None:
@@ -81,57 +93,71 @@ def chosen(commands: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """An S3 store with the fixture's objects below a prefix."""
+def fixtures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where the generations are: the committed ones, and those that the engine has made just now."""
+    found = {path.name: path for path in FIXTURES.glob("format-*")}
+    if os.geteuid() == 0:  # the service is built under its real paths, where nobody else sees it
+        found[TODAY] = tmp_path_factory.mktemp("today") / "made"
+        command = [sys.executable, "-m", "tests.fixtures.make", str(found[TODAY])]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+    return found
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory, fixtures: dict[str, Path]) -> Iterator[ObjectStore]:
+    """An S3 store with the objects of all of them, each below a prefix."""
     server = ObjectStore(tmp_path_factory.mktemp("seaweed"))
     try:
         server.start()
         client = server.client()
         client.create_bucket(Bucket=BUCKET)
-        store = NEWEST / "store"
-        for path in sorted(store.rglob("*.*")) + sorted(store.rglob("COMMIT")):
-            if path.is_file():
-                client.put_object(Bucket=BUCKET, Key=f"by/hand/{path.relative_to(store)}", Body=path.read_bytes())
+        for made, fixture in fixtures.items():
+            store = fixture / "store"
+            for path in sorted(store.rglob("*")):
+                if path.is_file():
+                    key = f"by/hand/{made}/{path.relative_to(store)}"
+                    client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
         yield server
     finally:
-        if server.process is not None:
-            server.process.kill()  # it holds copies only; an orderly end would take 15 s
-            server.process.wait()
         server.stop()
 
 
 @pytest.fixture(scope="module")
-def restored(bucket: ObjectStore) -> Iterator[dict[str, Future[BareHost]]]:
-    """Both hosts, restored side by side; the result of each holds what went wrong on it."""
-    bare = {suite: BareHost(suite) for suite in SUITES}
+def restored(bucket: ObjectStore, fixtures: dict[str, Path]) -> Iterator[dict[tuple[str, str], Future[BareHost]]]:
+    """All hosts, restored side by side; the result of each holds what went wrong on it."""
+    bare = {(suite, made): BareHost(suite, made) for suite, made in WAYS if made in fixtures}
     try:
         with ThreadPoolExecutor() as pool:
-            yield {suite: pool.submit(restore, host, SUITES[suite], bucket) for suite, host in bare.items()}
+            yield {
+                key: pool.submit(restore, host, key[1], WAYS[key], fixtures[key[1]], bucket)
+                for key, host in bare.items()
+            }
     finally:
         for host in bare.values():
             host.remove()
 
 
-def newest() -> tuple[str, dict[str, Any]]:
-    """The fixture's newest generation, and what is to come back."""
-    expected = json.loads((NEWEST / "expected.json").read_text(encoding="utf-8"))
+def newest(fixture: Path) -> tuple[str, dict[str, Any]]:
+    """The newest generation, and what is to come back."""
+    expected = json.loads((fixture / "expected.json").read_text(encoding="utf-8"))
     return max(expected.items())
 
 
-def restore(host: BareHost, way: str, bucket: ObjectStore) -> BareHost:
+def restore(host: BareHost, made: str, way: str, fixture: Path, bucket: ObjectStore) -> BareHost:
     """Do what the text says, from the bare host to the files in their places."""
-    identity, _expected = newest()
-    text = (NEWEST / f"store/fluxhero/production/generations/{identity}/RESTORE.txt").read_text(encoding="utf-8")
+    identity, _expected = newest(fixture)
+    text = (fixture / f"store/fluxhero/production/generations/{identity}/RESTORE.txt").read_text(encoding="utf-8")
     typed = {step: chosen(commands) for step, commands in steps(text).items()}
     host.start()
-    host.copy(NEWEST / "keys", "/safe")
-    if way.startswith("From"):
-        host.copy(NEWEST / "store", "/srv/target")
+    host.copy(fixture / "keys", "/safe")
+    if way == DIRECTORY:
+        host.copy(fixture / "store", "/srv/target")
     has = host.bash(f"for tool in {' '.join(TOOLS)}; do command -v $tool; done; ls -A /opt")
     assert not has.stdout, f"the host is not bare: {has.stdout}"
     order = ["A", "B", way, "C", "D", "E", "F"]
     keys = json.loads(bucket.credentials_file("reader").read_text())
-    answers = [bucket.endpoint, "us-east-1", f"{BUCKET}/by/hand", keys["access_key"], keys["secret_key"]]
+    answers = [bucket.endpoint, "us-east-1", f"{BUCKET}/by/hand/{made}", keys["access_key"], keys["secret_key"]]
     printed = host.type([command for step in order for command in typed[step]], "\n".join(answers) + "\n")
     by_step = {}
     for step in order:
@@ -144,10 +170,15 @@ def restore(host: BareHost, way: str, bucket: ObjectStore) -> BareHost:
     return host
 
 
-@pytest.mark.parametrize("suite", list(SUITES))
-def test_a_bare_host_and_the_text_give_everything_back(restored: dict[str, Future[BareHost]], suite: str) -> None:
-    host = restored[suite].result()
-    _identity, expected = newest()
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("made", MADE)
+def test_a_bare_host_and_the_text_give_everything_back(
+    restored: dict[tuple[str, str], Future[BareHost]], fixtures: dict[str, Path], suite: str, made: str
+) -> None:
+    if made not in fixtures:
+        pytest.skip("only root can build the service under its real paths")
+    host = restored[suite, made].result()
+    _identity, expected = newest(fixtures[made])
     places = {record["path"]: record["sha256"] for record in expected["databases"].values()}
     places.update({path: entry["sha256"] for path, entry in expected["files"].items() if "sha256" in entry})
     words = " ".join(map(shlex.quote, places))
