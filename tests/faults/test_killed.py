@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fluxmaint.backup import proof
 from fluxmaint.backup.catalog import list_generations
+from fluxmaint.core.journal import Journal
 
 from tests.faults.invariants import Invariants
 from tests.faults.scene import EngineServer, Ran, Scene
@@ -69,16 +70,45 @@ def test_backup_and_upload(scene: Scene, half: int) -> None:
         assert list(scene.staging.iterdir()) == [], moment
 
 
-def test_full_backup(scene: Scene) -> None:
-    steps = scene.run("backup", "--kind", "full").steps(scene.journal)
+FULL = """
+begin, snapshot trades, prove trades, encrypt db-trades, encrypt config, encrypt logs, encrypt system, cache, ready,
+store db-trades.sqlite.zst.age, store config.tar.zst.age, store logs.tar.zst.age, store system.tar.zst.age,
+store RESTORE.txt, store MANIFEST.json, store MANIFEST.json.sig, commit, committed
+"""
+
+
+def test_full_backup(tmp_path: Path, engine_server: EngineServer) -> None:
+    """Every step by its name, with one directory as the target: what uploads add is killed above."""
+    scene = Scene(tmp_path / "world", engine_server)
+    scene.configure(targets=[scene.world.target("near", "target-near")])
+
+    def backup(**options: Any) -> Ran:
+        return scene.run("backup", "--kind", "full", **options)
+
+    for _unused in range(2):  # the first one stores the cache, too
+        whole = backup()
+        assert whole.code == 0, whole.out
+    assert scene.prove("near").code == 0
+    told = [entry for entry in Journal(scene.journal).read("backup") if entry.get("event") == "step"]
+    told = told[-FULL.count(",") - 1 :]
+    named = [
+        " ".join(str(entry[key]) for key in ("step", "database", "part", "object") if key in entry) for entry in told
+    ]
+    assert named == " ".join(FULL.split()).split(", "), "these are not all steps of a full backup"
+    steps = whole.steps(scene.journal, longest=len(whole.events))
     watch = Invariants(scene)
-    for step in LOT.sample(steps, 8):
-        first = scene.run("backup", "--kind", "full", at=(event := LOT.choice(step)), fault="SIGKILL")
+    names = ["start", *named, "end", "after the end"]
+    assert len(steps) == len(names)
+    for name, step in zip(names, steps):
+        event = LOT.choice(step)
+        moment = f"on the way to {name}, event {event}"
+        first = backup(at=event, fault="SIGKILL")
         require_killed(first, event)
         watch.hold(first)
-        after = scene.run("backup", "--kind", "full")
-        assert after.code == 0, f"event {event}: {after.out}"
+        after = backup()
+        assert after.code == 0, f"{moment}: {after.out}"
         watch.hold_after_next_run(after)
+        assert list(scene.staging.iterdir()) == [], moment
 
 
 @pytest.mark.parametrize("target", ["near", "offsite"])
