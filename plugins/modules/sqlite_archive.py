@@ -18,7 +18,8 @@ description:
     them waiting for less than O(writer_wait_s).
   - At any moment, whatever happens, each row is in the live database, in an archive, or in both. Keys decide what an
     archive holds, so a second run, or one after a kill, adds nothing twice.
-  - A row that changed after it was archived stays in both and is reported. So are rows whose time cannot be read.
+  - A row that changed after it was archived stays in both and is reported. So are rows whose time cannot be read, and
+    rows of which another row has the key now.
     Rows that foreign keys refer to stay in the live database, and nothing is deleted where that would fire a trigger.
 extends_documentation_fragment:
   - fluxhero.maintenance.attributes
@@ -46,7 +47,9 @@ options:
     type: bool
     default: false
   replace_changed:
-    description: A person has decided that rows that changed after they were archived count as they are now.
+    description:
+      - A person has decided that rows that changed after they were archived count as they are now. What the archive had
+        is kept in its table C(fluxmaint_replaced).
     type: bool
     default: false
   accept_fewer:
@@ -122,15 +125,21 @@ deleted:
 tables:
   description:
     - For each table how many rows were C(chosen), how many stay because their time is C(unreadable) or they are
-      C(without_key), and its C(months).
+      C(without_key), its C(months), and by month how many rows of archives have a key that another row of the
+      database has now (C(reused)).
     - Each month has its C(file), C(rows_before), C(rows), C(added), C(bytes) of their values, C(held) already,
-      C(rewritten), C(differs) and C(elsewhere) (see RV(problems)), C(deleted), C(kept) rows by reason, and
+      C(rewritten), C(replaced), C(differs) and C(elsewhere) (see RV(problems)), C(deleted), C(kept) rows by reason, and
       C(longest_wait_s) of writers.
   returned: success
   type: list
   elements: dict
 problems:
   description: What needs a person.
+  returned: success
+  type: list
+  elements: str
+notes:
+  description: What is worth knowing and needs nobody. Also shown as warnings.
   returned: success
   type: list
   elements: str
@@ -166,7 +175,7 @@ def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     )
     if result["problems"] and params["fail_on_degraded"]:
         raise EngineError(f"archiving needs a person: {'; '.join(result['problems'])}", **result)
-    return {**result, "warnings": list(result["problems"]), "diff": archive.difference(result)}
+    return {**result, "warnings": [*result["problems"], *result["notes"]], "diff": archive.difference(result)}
 
 
 def main() -> None:

@@ -82,8 +82,9 @@ checked:
   type: str
 tables:
   description: >-
-    For each table its C(files), with C(month), C(path), C(rows), C(bytes), C(sha256) of the rows, C(ok) and perhaps
-    C(problem), and the sum of their C(rows) and C(bytes).
+    For each table its C(files), with C(month), C(path), C(rows), C(bytes), C(sha256) of the rows, C(replaced) rows that
+    are kept beside them, rows of which the key was C(reused) by another row when rows were archived last, C(ok) and
+    perhaps C(problem), and the sum of their C(rows) and C(bytes).
   returned: success
   type: list
   elements: dict
@@ -92,8 +93,17 @@ problems:
   returned: success
   type: list
   elements: str
+notes:
+  description: What is worth knowing and needs nobody. Also shown as warnings.
+  returned: success
+  type: list
+  elements: str
 answer:
-  description: C(columns), C(rows), whether there are more (C(truncated)), and the C(archives) that were read.
+  description:
+    - C(columns), C(rows), whether there are more (C(truncated)), and the C(archives) that were read.
+    - C(reused) counts archived rows whose key another row of the database has now, both are in C(rows); C(changed)
+      those that changed in the database after they were archived, which count as they are there. C(notes) says it in
+      words.
   returned: when O(query) is given
   type: dict
 """
@@ -112,7 +122,8 @@ def work(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     if params["query"] is not None:
         options = {key: params[key] for key in ("database", "since", "until", "max_rows", "timeout_s")}
         result["answer"] = archive_query.query(config, params["query"], **options).as_dict()
-    return {**result, "warnings": list(result["problems"])}
+    notes = [*result["notes"], *result.get("answer", {}).get("notes", [])]
+    return {**result, "warnings": [*result["problems"], *notes]}
 
 
 def main() -> None:

@@ -87,7 +87,12 @@ def _text(result: dict[str, Any]) -> str:
                  str(month["deleted"]), kept)
             )  # fmt: skip
     head = f"rows before {result['cutoff']}: {result['archived']} {verb}, {result['deleted']} deleted"
-    return "\n".join([head, *table_lines(rows), *(f"problem: {text}" for text in result["problems"])])
+    return "\n".join([head, *table_lines(rows), *_said(result)])
+
+
+def _said(result: dict[str, Any]) -> list[str]:
+    notes = [f"note: {text}" for text in result["notes"]]
+    return [*(f"problem: {text}" for text in result["problems"]), *notes]
 
 
 def _info(context: Context) -> Answer:
@@ -97,7 +102,7 @@ def _info(context: Context) -> Answer:
         for file in table["files"]:
             numbers = (str(file["rows"]), size_text(file["bytes"])) if file["ok"] else ("", "")
             rows.append((table["name"], file["month"], *numbers, "ok" if file["ok"] else "DAMAGED", file["path"]))
-    lines = [*table_lines(rows), *(f"problem: {text}" for text in result["problems"])]
+    lines = [*table_lines(rows), *_said(result)]
     return Answer(result, "\n".join(lines), 0 if result["ok"] else IntegrityError.exit_code)
 
 
@@ -116,4 +121,5 @@ def _query(context: Context) -> Answer:
     data = answer.as_dict()
     rows = [["" if value is None else str(value) for value in row] for row in data["rows"]]
     more = [f"there are more than {options.max_rows} rows: say --max-rows"] if answer.truncated else []
-    return Answer(data, "\n".join([*table_lines([answer.columns, *rows]), *more]))
+    notes = [f"note: {text}" for text in answer.notes]
+    return Answer(data, "\n".join([*table_lines([answer.columns, *rows]), *more, *notes]))

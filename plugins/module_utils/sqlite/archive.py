@@ -11,7 +11,8 @@
 4. Only when asked to: delete from the live database the rows that it and the archive hold exactly alike.
 
 Keys decide what an archive holds already, so a second run, or one after a kill, adds nothing twice. A row that changed
-after it was archived stays in both, and is reported, until a person says that the live content counts.
+after it was archived stays in both, and is reported, until a person says that the live content counts; then the archive
+keeps what it held beside its rows. A key that another row has now is told.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ OPERATION = "archive"
 ARCHIVED = "archived"
 ACCEPTED = "accepted"
 DELETED = "deleted"
+COMPARED = "compared"
 OLDER_THAN_DAYS = 90
 WRITER_WAIT_S = 0.25
 TIMEOUT_S = 3600.0
@@ -80,8 +82,8 @@ def run(
         journal: where steps are noted; needed unless `dry_run`.
 
     Returns:
-        JSON-serialisable: `tables` with their `months`, `problems`, `changed`, and `result`: `ok`, or `degraded` when
-        something needs a person.
+        JSON-serialisable: `tables` with their `months`, `problems`, `notes` (what is worth knowing and needs nobody),
+        `changed`, and `result`: `ok`, or `degraded` when something needs a person.
 
     Raises:
         LeaseError: other work on this host is under way.
@@ -172,6 +174,7 @@ class _Job:
         self.operation = operation
         self.progress = progress
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self.snapshots: dict[str, Path] = {}
         self.delete = self.replace_changed = self.accept_fewer = False
         self.noted: dict[tuple[str, str], int] = {}
@@ -217,6 +220,7 @@ class _Job:
             "archived": sum(month["added"] for month in months),
             "deleted": sum(month["deleted"] for month in months),
             "problems": self.problems,
+            "notes": self.notes,
             "duration_s": round(self.clock.monotonic() - begun, 3),
         }
 
@@ -232,6 +236,7 @@ class _Job:
             held = self._held(table)
             for archive in held.values():
                 selection.compare(archive)
+            reused = self._reused(table, selection, held)
             months = [self._month(table, selection, month, held.get(month)) for month in choice.months]
             if self.delete and self.operation is not None:
                 self._delete(table, selection, months)
@@ -245,8 +250,23 @@ class _Job:
             "chosen": sum(choice.months.values()),
             "unreadable": choice.unreadable,
             "without_key": choice.without_key,
+            "reused": reused,
             "months": months,
         }
+
+    def _reused(self, table: ArchivedTable, selection: Selection, held: Mapping[str, ArchiveFile]) -> dict[str, int]:
+        """Rows of each archive of which another row of the database has the key now; told and noted."""
+        found = {}
+        for month, archive in held.items():
+            count, examples = selection.reused(month)
+            if count:
+                found[month] = count
+                self.notes.append(
+                    f"archive {table.name}: the keys of {count} rows in {archive.path} are used in the database by"
+                    f" other rows, such as {'; '.join(examples[:3])}; both are kept, and queries show both"
+                )
+        self.step(COMPARED, archive=table.name, reused=found)
+        return found
 
     def _snapshot(self, database: str) -> Path:
         """One snapshot of a database for all of its tables."""
@@ -272,7 +292,7 @@ class _Job:
         if self.operation is not None:
             archive_file.remove_partial(self.archives.directory, table.name)
         held = {month: archive_file.read(path, table, month, self.deadline) for month, path in files.items()}
-        rows = {month: file.rows for month, file in held.items()}
+        rows = {month: file.rows + file.replaced for month, file in held.items()}
         for month, why in fewer_than_noted(self.noted, table.name, rows).items():
             if not self.accept_fewer:
                 raise IntegrityError(
@@ -307,6 +327,7 @@ class _Job:
             "rewritten": rewritten,
             "differs": 0 if self.replace_changed else counts[DIFFERS],
             "elsewhere": counts[ELSEWHERE],
+            "replaced": counts[DIFFERS] if self.replace_changed else 0,
             "deleted": 0,
             "kept": {},
         }
@@ -328,7 +349,14 @@ class _Job:
         self._make_directory()
         archive = archive_file.publish(made, path, table, month, self._owner(), self.deadline)
         made.unlink()
-        self.step(ARCHIVED, archive=table.name, month=month, rows=archive.rows, sha256=archive.sha256)
+        self.step(
+            ARCHIVED,
+            archive=table.name,
+            month=month,
+            rows=archive.rows + archive.replaced,
+            replaced=archive.replaced,
+            sha256=archive.sha256,
+        )
         return result
 
     # ---- deleting
@@ -419,7 +447,8 @@ class _Job:
                 self.problems.append(
                     f"archive {table.name}: {month['differs']} rows of {month['month']} changed after they were"
                     f" archived and are kept in both, such as {'; '.join(month['examples'][:3])}; compare them, then"
-                    " run it once with --replace-changed, which archives them as they are now"
+                    " run it once with --replace-changed, which archives them as they are now, and keeps what the"
+                    f" archive had in its table {archive_file.REPLACED}"
                 )
             if month["elsewhere"]:
                 self.problems.append(
@@ -444,7 +473,10 @@ def difference(result: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def noted_rows(journal: Journal) -> dict[tuple[str, str], int]:
-    """Rows of each archive, by table and month, as they were noted last; a restore brings others, and begins anew."""
+    """Rows of each archive, by table and month, as they were noted last; a restore brings others, and begins anew.
+
+    Rows that an archive keeps beside those that count are rows of it, too.
+    """
     noted: dict[tuple[str, str], int] = {}
     for entry in journal.read():
         if entry["operation"] == "restore" and entry["event"] == "end" and entry.get("result") == "ok":
@@ -452,6 +484,12 @@ def noted_rows(journal: Journal) -> dict[tuple[str, str], int]:
         if entry["operation"] == OPERATION and entry.get("step") in (ARCHIVED, ACCEPTED):
             noted[entry["archive"], entry["month"]] = int(entry["rows"])
     return noted
+
+
+def noted_reused(journal: Journal) -> dict[tuple[str, str], int]:
+    """Rows of each archive of which another row had the key when rows were archived last, by table and month."""
+    last = {entry["archive"]: entry["reused"] for entry in journal.read(OPERATION) if entry.get("step") == COMPARED}
+    return {(name, month): int(count) for name, found in last.items() for month, count in found.items()}
 
 
 def fewer_than_noted(noted: Mapping[tuple[str, str], int], name: str, rows: Mapping[str, int]) -> dict[str, str]:

@@ -6,6 +6,8 @@
 An archive is never changed in place. Whoever adds rows makes the whole file anew elsewhere and renames it over the
 old one, so that readers and backups see a complete file at any time, and a crash leaves nothing to roll back. Its table
 `fluxmaint_archive` holds the digest of its rows: damage that SQLite does not notice is found before the file is used.
+
+What a person has replaced by newer content is kept beside the rows, in `fluxmaint_replaced`, with the time of that.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ from .fingerprint import quoted, rows_digest
 from .table_shape import Shape, listed, read_shape
 
 METADATA = "fluxmaint_archive"
-FORMAT = "1"
+REPLACED = "fluxmaint_replaced"
+REPLACED_AT = "fluxmaint_replaced_at"
+# With replaced rows a file has the second format, so that no program which would drop them writes it anew.
+FORMAT, FORMAT_REPLACED = "1", "2"
 _COMPLAINTS = 5
 _MONTH = re.compile(r"[1-9][0-9]{3}(?:0[1-9]|1[0-2])")
 
@@ -43,6 +48,7 @@ class ArchiveFile:
         sha256: digest of the rows, whatever their order.
         shape: its table.
         cutoff: the time before which rows were taken, of the run that wrote it.
+        replaced: how many rows it keeps beside them, which newer content has replaced.
     """
 
     path: Path
@@ -52,6 +58,7 @@ class ArchiveFile:
     bytes: int
     shape: Shape
     cutoff: str
+    replaced: int
 
 
 def path_of(directory: Path, name: str, month: str) -> Path:
@@ -131,7 +138,9 @@ def read(path: Path, table: ArchivedTable, month: str, deadline: Deadline, *, co
             if complaints != ["ok"]:
                 raise IntegrityError(f"is damaged: {'; '.join(complaints)}", subject=str(path))
         facts = _metadata(con, path)
-        meant = {"format": FORMAT, "name": table.name, "table": table.table, "month": month}
+        replaced = int(facts.get("replaced_rows", "0"))
+        form = FORMAT_REPLACED if replaced else FORMAT
+        meant = {"format": form, "name": table.name, "table": table.table, "month": month}
         wrong = [
             f"{key} is {facts.get(key)!r}, not {value!r}" for key, value in meant.items() if facts.get(key) != value
         ]
@@ -144,8 +153,12 @@ def read(path: Path, table: ArchivedTable, month: str, deadline: Deadline, *, co
                 raise IntegrityError(
                     f"its {found['rows']} rows are not the {facts.get('rows')} that were written", subject=str(path)
                 )
+            if replaced and replaced_digest(con, shape, "main")["replaced_sha256"] != facts.get("replaced_sha256"):
+                raise IntegrityError(
+                    f"the {replaced} replaced rows that it keeps are not those that were written", subject=str(path)
+                )
     return ArchiveFile(
-        path, month, int(facts["rows"]), facts["sha256"], path.stat().st_size, shape, facts.get("cutoff", "")
+        path, month, int(facts["rows"]), facts["sha256"], path.stat().st_size, shape, facts.get("cutoff", ""), replaced
     )
 
 
@@ -153,6 +166,13 @@ def digest(con: sqlite3.Connection, shape: Shape, schema: str) -> dict[str, Any]
     """Number and digest of all rows of a table."""
     names = shape.names
     return rows_digest(con, names, f"SELECT {listed(names)} FROM {schema}.{quoted(shape.table)}")  # noqa: S608 - quoted
+
+
+def replaced_digest(con: sqlite3.Connection, shape: Shape, schema: str) -> dict[str, Any]:
+    """Number and digest of the rows that were replaced, named as an archive's facts name them."""
+    names = [REPLACED_AT, *shape.names]
+    found = rows_digest(con, names, f"SELECT {listed(names)} FROM {schema}.{REPLACED}")  # noqa: S608 - quoted
+    return {f"replaced_{key}": value for key, value in found.items()}
 
 
 @contextlib.contextmanager
@@ -189,10 +209,13 @@ def _size(path: Path) -> int:
         return 0
 
 
-def create(path: Path, shape: Shape, *, page_size: int, encoding: str) -> None:
+def create(path: Path, shape: Shape, *, page_size: int, encoding: str, replaced: bool = False) -> None:
     """Make an empty archive with the table and the indexes of the live schema.
 
     It is private work that nobody has read yet: nothing of it is synchronised, `publish` does that.
+
+    Args:
+        replaced: with a table for rows that were replaced. Its columns have no type, so values stay what they are.
 
     Raises InputError when this SQLite cannot make that schema, for example an index over a function of the service.
     """
@@ -207,6 +230,8 @@ def create(path: Path, shape: Shape, *, page_size: int, encoding: str) -> None:
             for statement in shape.statements:
                 con.execute(statement)
             con.execute(f"CREATE TABLE {METADATA}(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            if replaced:
+                con.execute(f"CREATE TABLE {REPLACED}({listed([REPLACED_AT, *shape.names])})")
             con.execute("COMMIT")
     finally:
         con.close()
@@ -216,7 +241,10 @@ def describe(con: sqlite3.Connection, schema: str, facts: Mapping[str, Any]) -> 
     """Write into an attached archive what it is."""
     con.executemany(
         f"INSERT OR REPLACE INTO {schema}.{METADATA}(key, value) VALUES (?, ?)",  # noqa: S608 - quoted
-        [(key, str(value)) for key, value in {"format": FORMAT, **facts}.items()],
+        [
+            (key, str(value))
+            for key, value in {"format": FORMAT_REPLACED if facts.get("replaced_rows") else FORMAT, **facts}.items()
+        ],
     )
 
 

@@ -6,7 +6,12 @@
 SQLite attaches ten databases to a connection, and archives are one a month. So the archives that a query needs are
 read one after the other into one private file beside a snapshot of the live database. A view in front of the table
 shows both: a row that is in the database counts as it is there, one that is only in an archive as the archive has it.
+
+A key may be in both with other content. Where the contract's query gives the database's row the month of the archive,
+it is the same row, which changed after it was archived, and counts as the database has it. Otherwise the key was used
+again by another row, and both count. The answer tells how many there are of each.
 """
+# ruff: noqa: S608 - SQL cannot bind names, so each is quoted; values are bound
 
 from __future__ import annotations
 
@@ -17,6 +22,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +32,18 @@ from ..core.errors import ConfigError, EngineError, InputError
 from ..core.fsio import private_umask
 from ..core.journal import Journal
 from . import archive_file, hot_backup
-from .archive import fewer_than_noted, noted_rows, workspace
+from .archive import fewer_than_noted, noted_reused, noted_rows, workspace
 from .archive_file import ArchiveFile
+from .archive_selection import compile_query, months_asked, query_parameters, same_key, with_months
 from .connect import Deadline, connect, reading, sqlite_errors, uri
 from .fingerprint import only_reading, quoted
-from .table_shape import Shape, listed, matching, read_shape
+from .table_shape import Shape, equal_rows, listed, matching, read_shape
 
 MOST_ROWS = 1000
 TIMEOUT_S = 600.0
 _MONTH = re.compile(r"[0-9]{6}")
 _FIRST, _LAST = "000000", "999999"
+_EVERY_TIME = datetime(9999, 12, 31, tzinfo=timezone.utc)
 
 
 def info(
@@ -47,12 +55,14 @@ def info(
         content: read every archive: SQLite's check, and the digest of its rows.
 
     Returns:
-        JSON-serialisable: `ok`, `problems`, and `tables`, each with its `files`, `rows` and `bytes`.
+        JSON-serialisable: `ok`, `problems`, `notes`, and `tables`, each with its `files`, `rows` and `bytes`.
     """
     archives = _archives(config)
     deadline = Deadline(clock or Clock(), timeout_s, "archives")
     tables, problems = [], []
+    notes: list[str] = []
     noted = noted_rows(Journal(config.journal_file))
+    reused = noted_reused(Journal(config.journal_file))
     for table in archives.tables:
         files = []
         for month, path in archive_file.existing(archives.directory, table.name).items():
@@ -60,6 +70,8 @@ def info(
             try:
                 found = archive_file.read(path, table, month, deadline, content=content)
                 entry.update(rows=found.rows, bytes=found.bytes, sha256=found.sha256, cutoff=found.cutoff)
+                entry.update(replaced=found.replaced, reused=reused.get((table.name, month), 0))
+                notes += _notes(entry)
                 mode = stat.S_IMODE(path.stat().st_mode)
                 if mode & 0o077:
                     problems.append(f"{path}: others than its owner have access, its mode is {mode:04o}")
@@ -68,7 +80,7 @@ def info(
                 problems.append(str(error))
             files.append(entry)
         sound = [entry for entry in files if entry["ok"]]
-        rows = {entry["month"]: entry["rows"] for entry in sound}
+        rows = {entry["month"]: entry["rows"] + entry["replaced"] for entry in sound}
         rows.update({entry["month"]: sys.maxsize for entry in files if not entry["ok"]})  # said already
         for month, why in fewer_than_noted(noted, table.name, rows).items():
             problems.append(f"{archive_file.path_of(archives.directory, table.name, month)}: {why}")
@@ -92,7 +104,19 @@ def info(
         "checked": "content" if content else "names",
         "tables": tables,
         "problems": problems,
+        "notes": notes,
     }
+
+
+def _notes(entry: Mapping[str, Any]) -> Iterator[str]:
+    """What a person may want to know of an archive that is sound."""
+    if entry["replaced"]:
+        yield f"{entry['path']}: keeps {entry['replaced']} rows that were replaced, in {archive_file.REPLACED}"
+    if entry["reused"]:
+        yield (
+            f"{entry['path']}: the keys of {entry['reused']} rows were used again in the database by other rows, when"
+            " rows were archived last; queries show both"
+        )
 
 
 def _archives(config: Config) -> Archives:
@@ -106,17 +130,28 @@ def _archives(config: Config) -> Archives:
 
 @dataclass(frozen=True)
 class Answer:
-    """The rows of a query; `truncated` when there are more. `archives` names the files that were read."""
+    """The rows of a query.
+
+    Attributes:
+        truncated: there are more rows.
+        archives: the files that were read.
+        reused: rows of archives of which the key is used again by another row of the database; both count.
+        changed: rows of archives that changed in the database afterwards; they count as the database has them.
+        notes: the same in words, and what else a reader of the rows must know.
+    """
 
     columns: list[str]
     rows: list[tuple[Any, ...]]
     truncated: bool
     archives: list[str]
+    reused: int
+    changed: int
+    notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-serialisable: blobs become hexadecimal text."""
         rows = [[value.hex() if isinstance(value, bytes) else value for value in row] for row in self.rows]
-        return {"columns": self.columns, "rows": rows, "truncated": self.truncated, "archives": self.archives}
+        return {**vars(self), "rows": rows}
 
 
 def query(
@@ -163,11 +198,12 @@ def opened(
 ) -> Iterator[tuple[sqlite3.Connection, dict[str, Any]]]:
     """A connection that can only read, and sees the rows of all archives where `sql` asks for their tables.
 
-    Gives also how it reads: `from`, `journal_mode`, `lock_held_s`, and the `archives` that were read.
+    Gives also how it reads: `from`, `journal_mode`, `lock_held_s`, the `archives` that were read, and how many rows are
+    `reused` and `changed`; see `Answer`.
     """
     with _joined(config, sql, database, parameters, (_FIRST, _LAST), deadline) as (joined, taken):
         how = {"from": "snapshot", "journal_mode": taken.journal_mode, "lock_held_s": taken.lock_held_s}
-        yield joined.connection, {**how, "archives": joined.archives}
+        yield joined.connection, {**how, **joined.facts}
 
 
 @contextlib.contextmanager
@@ -191,7 +227,8 @@ def _joined(
             for table in tables:
                 files = archive_file.existing(archives.directory, table.name)
                 wanted = [files[month] for month in files if months[0] <= month <= months[1]]
-                joined.add(table, {path: archive_file.read(path, table, _month(path), deadline) for path in wanted})
+                joined.add(table, [archive_file.read(path, table, _month(path), deadline) for path in wanted])
+            joined.show()
             yield joined, taken
 
 
@@ -211,12 +248,21 @@ def _tables_asked(snapshot: Path, sql: str, database: Database, parameters: Mapp
     return found
 
 
+def _times(table: ArchivedTable) -> str:
+    return quoted(f"fluxmaint_times {table.name}")
+
+
 class _Joined:
     """A snapshot with views in front of its tables that show the archives' rows too."""
 
     def __init__(self, snapshot: Path, archived: Path, database: Database, deadline: Deadline) -> None:
         self._database = database
+        self._snapshot = snapshot
         self._read: list[str] = []
+        self._views: list[str] = []
+        self._timed: set[str] = set()
+        self._reused = self._changed = 0
+        self._notes: list[str] = []
         self._con = connect(snapshot, timeout_s=5, mode="ro", immutable="1")
         deadline.bind(self._con)
         self._con.execute("ATTACH DATABASE ? AS archived", (uri(archived, mode="rwc"),))
@@ -229,25 +275,31 @@ class _Joined:
     def __exit__(self, *_: object) -> None:
         self._con.close()
 
-    def add(self, table: ArchivedTable, files: dict[Path, ArchiveFile]) -> None:
-        """Read archives of one table, and put a view in front of it."""
+    def add(self, table: ArchivedTable, files: Sequence[ArchiveFile]) -> None:
+        """Read archives of one table."""
         with sqlite_errors(self._database.path):
             shape = read_shape(self._con, table.table, table.key, subject=str(self._database.path))
-            names, name = shape.names, quoted(shape.table)
+            name = quoted(shape.table)
             columns = ", ".join(
                 f"{quoted(column.name)} {quoted(column.declared) if column.declared else ''}"
                 for column in shape.columns
             )
             self._con.execute(f"CREATE TABLE archived.{name}({columns})")
-            for path, archive in files.items():
-                self._one(shape, path, archive)
-            self._con.execute(
-                f"CREATE TEMP VIEW {name} AS SELECT {listed(names)} FROM main.{name}"  # noqa: S608 - quoted
-                f" UNION ALL SELECT {listed(names)} FROM archived.{name}"
-            )
+            for archive in files:
+                self._one(table, shape, archive)
+        self._views.append(
+            f"CREATE TEMP VIEW {name} AS SELECT {listed(shape.names)} FROM main.{name}"
+            f" UNION ALL SELECT {listed(shape.names)} FROM archived.{name}"
+        )
 
-    def _one(self, shape: Shape, path: Path, archive: ArchiveFile) -> None:
-        name = quoted(shape.table)
+    def show(self) -> None:
+        """Put views in front of the tables; not before, because contracts' queries mean the database alone."""
+        with sqlite_errors(self._database.path):
+            for view in self._views:
+                self._con.execute(view)
+
+    def _one(self, table: ArchivedTable, shape: Shape, archive: ArchiveFile) -> None:
+        name, path = quoted(shape.table), archive.path
         here = {column.lower() for column in shape.names}
         gone = [column for column in archive.shape.names if column.lower() not in here]
         if gone:
@@ -256,17 +308,64 @@ class _Joined:
                 subject=str(path),
                 remedy="ask this archive by itself, or leave its month out",
             )
-        keys = [[f"{prefix}.{quoted(key)}" for key in shape.key] for prefix in ("t", "o")]
         columns = archive.shape.names
+        copying = f"INSERT INTO archived.{name}({listed(columns)}) SELECT {listed(columns, 'o')} FROM old.{name} AS o"
         self._con.execute("ATTACH DATABASE ? AS old", (uri(path, mode="ro", immutable="1"),))
         try:
-            self._con.execute(
-                f"INSERT INTO archived.{name}({listed(columns)}) SELECT {listed(columns, 'o')} FROM old.{name} AS o"  # noqa: S608 - quoted
-                f" WHERE NOT EXISTS (SELECT 1 FROM main.{name} AS t WHERE {matching(*keys)})"
-            )
+            self._con.execute(f"{copying} WHERE NOT EXISTS (SELECT 1 FROM main.{name} AS t WHERE {same_key(shape)})")
+            self._meet(table, shape, archive, copying)
         finally:
             self._con.execute("DETACH DATABASE old")
         self._read.append(str(path))
+        if archive.replaced:
+            self._notes.append(f"{path} keeps {archive.replaced} rows that were replaced; they are not shown")
+
+    def _meet(self, table: ArchivedTable, shape: Shape, archive: ArchiveFile, copying: str) -> None:
+        """Show rows whose key another row of the database has now."""
+        name = quoted(shape.table)
+        ids = [f"i{number}" for number in range(len(archive.shape.identity))]
+        keys = [f"k{number}" for number in range(len(shape.key))]
+        self._con.execute("DROP TABLE IF EXISTS archived.fluxmaint_met")
+        self._con.execute(f"CREATE TABLE archived.fluxmaint_met({', '.join([*ids, *keys])})")
+        met = self._con.execute(
+            f"INSERT INTO archived.fluxmaint_met SELECT {listed(archive.shape.identity, 'o')}, {listed(shape.key, 't')}"
+            f" FROM old.{name} AS o CROSS JOIN main.{name} AS t ON {same_key(shape)}"
+            f" WHERE NOT {equal_rows('t', 'o', archive.shape.names)}"
+        ).rowcount
+        if not met:
+            return
+        self._ask_months(table, shape)
+        own = matching([f"m.{key}" for key in keys], [f"x.{key}" for key in keys])
+        self._con.execute(
+            "DELETE FROM archived.fluxmaint_met AS m WHERE EXISTS"
+            f" (SELECT 1 FROM archived.{_times(table)} AS x WHERE {own} AND x.month = ?)",
+            (archive.month,),
+        )
+        found = matching([f"o.{quoted(one)}" for one in archive.shape.identity], [f"m.{one}" for one in ids])
+        reused = self._con.execute(
+            f"{copying} WHERE EXISTS (SELECT 1 FROM archived.fluxmaint_met AS m WHERE {found})"
+        ).rowcount
+        self._reused += reused
+        self._changed += met - reused
+
+    def _ask_months(self, table: ArchivedTable, shape: Shape) -> None:
+        """The month of each row of the database that the contract's query gives, whatever its age; once."""
+        if table.name in self._timed:
+            return
+        self._timed.add(table.name)
+        checking = connect(self._snapshot, timeout_s=5, mode="ro", immutable="1")
+        try:
+            compile_query(checking, table, _EVERY_TIME, subject=str(self._database.path))
+        finally:
+            checking.close()
+        with_months(self._con, _EVERY_TIME)
+        self._con.execute(
+            f"CREATE TABLE archived.{_times(table)} AS {months_asked(table, shape)}", query_parameters(_EVERY_TIME)
+        )
+        keys = ", ".join(f"k{number}" for number in range(len(shape.key)))
+        self._con.execute(
+            f"CREATE INDEX archived.{quoted(f'fluxmaint_by_key {table.name}')} ON {_times(table)}({keys})"
+        )
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -275,9 +374,22 @@ class _Joined:
         return self._con
 
     @property
-    def archives(self) -> list[str]:
-        """The files that were read."""
-        return list(self._read)
+    def facts(self) -> dict[str, Any]:
+        """The files that were read, and the rows of which the key is in both with other content."""
+        return {"archives": list(self._read), "reused": self._reused, "changed": self._changed}
+
+    def _notes_told(self) -> list[str]:
+        notes = []
+        if self._reused:
+            notes.append(
+                f"the keys of {self._reused} archived rows were used again in the database by other rows; both are"
+                " shown"
+            )
+        if self._changed:
+            notes.append(
+                f"{self._changed} archived rows changed in the database afterwards; they are shown as they are there"
+            )
+        return [*notes, *self._notes]
 
     def ask(self, sql: str, max_rows: int) -> Answer:
         """Run the query."""
@@ -286,4 +398,4 @@ class _Joined:
             cursor = self._con.execute(sql)
             columns = [str(column[0]) for column in cursor.description]
             rows: Sequence[tuple[Any, ...]] = cursor.fetchmany(max_rows + 1)
-        return Answer(columns, list(rows[:max_rows]), len(rows) > max_rows, self._read)
+        return Answer(columns, list(rows[:max_rows]), len(rows) > max_rows, notes=self._notes_told(), **self.facts)

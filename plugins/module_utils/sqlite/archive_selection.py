@@ -8,6 +8,7 @@ The snapshot is the database `main`, what is chosen stands in a second private f
 
 - `chosen(n, month, state, k0, k1, ..., r0, ...)`: the key of each row, and what finds it where that is something else.
 - `pairs(m, l0, ..., a0, ...)`: rows of one month that may be deleted: how to find each in the table and in the archive.
+- `reused(n, month, k0, ...)`: keys of an archive that rows of the table have which are not those of the archive.
 """
 # ruff: noqa: S608 - SQL cannot bind names, so each is quoted; values are bound
 
@@ -75,6 +76,29 @@ def compile_query(con: sqlite3.Connection, table: ArchivedTable, cutoff: datetim
 def _asking(table: ArchivedTable, shape: Shape) -> str:
     # A name in quotation marks that no column has would be a text, were it not for the q before it.
     return f'SELECT q."time", {listed(shape.key, "q")} FROM (\n{table.query.strip().rstrip(";")}\n) AS q'
+
+
+def with_months(con: sqlite3.Connection, cutoff: datetime) -> None:
+    """Let a connection tell months: empty when a time cannot be read, null when it is not older than `cutoff`."""
+    codec = _CODECS[str(con.execute("PRAGMA main.encoding").fetchone()[0])]
+
+    def month(kind: str, data: bytes | None) -> str | None:
+        moment = read_time(_value(kind, data, codec))
+        if moment is None:
+            return ""
+        return month_of(moment) if moment < cutoff else None
+
+    con.create_function("fluxmaint_month", 2, month)
+
+
+def months_asked(table: ArchivedTable, shape: Shape) -> str:
+    """SQL for the month of each row that the contract's query gives, and its key as k0, k1 and so on."""
+    keys = ", ".join(f"q.{quoted(name)} AS k{number}" for number, name in enumerate(shape.key))
+    names = ", ".join(f"k{number}" for number in range(len(shape.key)))
+    return (
+        f"SELECT fluxmaint_month(typeof(z.t), CAST(z.t AS BLOB)) AS month, {names}"
+        f' FROM (SELECT q."time" AS t, {keys} FROM (\n{table.query.strip().rstrip(";")}\n) AS q) AS z'
+    )
 
 
 class Selection:
@@ -145,35 +169,27 @@ class Selection:
                 compile_query(checking, self.table, cutoff, subject=self.subject)
             finally:
                 checking.close()
-        codec = _CODECS[self.encoding]
-
-        def month(kind: str, data: bytes | None) -> str | None:
-            """The month; empty when the time cannot be read, None when it is not old enough."""
-            moment = read_time(_value(kind, data, codec))
-            if moment is None:
-                return ""
-            return month_of(moment) if moment < cutoff else None
-
-        self._con.create_function("fluxmaint_month", 2, month)
+        with_months(self._con, cutoff)
         keys = ", ".join(self.keys)
         numbers = self.ids if self.ids != self.keys else []
         # With the affinity of the table's own columns: else no index on them would be used in a comparison.
         types = {column.name: column.declared for column in self.shape.columns}
         declared = [quoted(types[name]) if types[name] not in ("", "ANY") else "" for name in self.shape.key]
+        if self.shape.collations:
+            declared = [f"{kind} COLLATE {quoted(how)}" for kind, how in zip(declared, self.shape.collations)]
         columns = ", ".join([*(f"{key} {kind}".strip() for key, kind in zip(self.keys, declared)), *numbers])
         statements = (
             f"CREATE TABLE work.asked(n INTEGER PRIMARY KEY, month, {keys})",
             f"CREATE TABLE work.chosen(n INTEGER PRIMARY KEY, month, state INTEGER NOT NULL DEFAULT {NEW}, {columns})",
             "CREATE TABLE work.held(n INTEGER PRIMARY KEY, same)",
             f"CREATE TABLE work.pairs(m INTEGER PRIMARY KEY, {', '.join(self._pair_columns())})",
+            f"CREATE TABLE work.reused(n INTEGER PRIMARY KEY, month, {keys})",
         )
         with sqlite_errors(Path(self.subject)):
             for statement in statements:
                 self._con.execute(statement)
             self._con.execute(
-                f"INSERT INTO work.asked(month, {keys}) SELECT fluxmaint_month(typeof(z.t), CAST(z.t AS BLOB)), {keys}"
-                f' FROM (SELECT q."time" AS t, {self._key_columns("q")}'
-                f" FROM (\n{self.table.query.strip().rstrip(';')}\n) AS q) AS z",
+                f"INSERT INTO work.asked(month, {keys}) {months_asked(self.table, self.shape)}",
                 query_parameters(cutoff),
             )
             self._con.execute("DELETE FROM work.asked WHERE month IS NULL")
@@ -183,9 +199,6 @@ class Selection:
             self._require_keys()
         months = self._con.execute("SELECT month, count(*) FROM work.chosen GROUP BY month ORDER BY month").fetchall()
         return Choice(dict(months), unreadable, without_key)
-
-    def _key_columns(self, prefix: str) -> str:
-        return ", ".join(f"{prefix}.{quoted(name)} AS {key}" for name, key in zip(self.shape.key, self.keys))
 
     def _pair_columns(self) -> list[str]:
         count = len(self.shape.identity)
@@ -262,10 +275,17 @@ class Selection:
             if column.name.lower() in by_name and _differ(column, by_name[column.name.lower()])
         ]
         wanted = bool(self._one("SELECT count(*) FROM work.chosen WHERE month = ?", held.month))
-        if wanted and (lost or other or old.key != self.shape.key):
+        other_key = [name.lower() for name in old.key] != [name.lower() for name in self.shape.key]
+        collated = [
+            f"column {name} compares by {now}, not by {before}"
+            for name, now, before in zip(self.shape.key, self.shape.collations, old.collations)
+            if now != before
+        ]
+        if other_key or (wanted and (lost or other or collated)):
             what = [f"column {name} is gone" for name in lost] + [
                 f"column {name} is declared otherwise" for name in other
             ]
+            what += [] if other_key else collated
             raise InputError(
                 f"the table {self.shape.table} has changed since {held.path} was written, and its rows would lose what"
                 f" they hold: {', '.join(what) or 'it has another key'}",
@@ -288,11 +308,32 @@ class Selection:
                     "UPDATE work.chosen SET state = ? WHERE n IN (SELECT n FROM work.held WHERE same = ?)",
                     (state, same),
                 )
+            # Either way of comparing them makes keys the same, where the table has got another one.
+            theirs, ours = [f"o.{quoted(name)}" for name in self.shape.key], [f"c.{key}" for key in self.keys]
+            alike = [matching(theirs, ours), *([matching(ours, theirs)] if collated else [])]
             self._con.execute(
                 f"UPDATE work.chosen SET state = {ELSEWHERE} WHERE n IN (SELECT c.n FROM {self._table('old')} AS o"
-                f" CROSS JOIN work.chosen AS c ON {self._keyed('o', 'c')} WHERE c.month <> ?)",
+                f" CROSS JOIN work.chosen AS c ON {' OR '.join(alike)} WHERE c.month <> ?)",
                 (held.month,),
             )
+            keys = listed(self.shape.key, "t")
+            self._con.execute(
+                f"INSERT INTO work.reused(month, {', '.join(self.keys)}) SELECT ?, {keys}"
+                f" FROM {self._table('old')} AS o CROSS JOIN {self._table('main')} AS t ON {same_key(self.shape)}"
+                f" WHERE NOT {equal_rows('t', 'o', common)}"
+                f" AND NOT EXISTS (SELECT 1 FROM work.chosen AS c WHERE {self._keyed('t', 'c')} AND c.month = ?)",
+                (held.month, held.month),
+            )
+
+    def reused(self, month: str) -> tuple[int, list[str]]:
+        """Rows of a month's archive whose keys other rows of the table have now: how many, and a few of the keys.
+
+        They are not rows that changed: what the table has under these keys is not closed, or of another month.
+        """
+        rows = self._con.execute(
+            f"SELECT {', '.join(self.keys)} FROM work.reused WHERE month = ? ORDER BY n LIMIT {EXAMPLES}", (month,)
+        )
+        return int(self._one("SELECT count(*) FROM work.reused WHERE month = ?", month)), [_shown(row) for row in rows]
 
     def counts(self, month: str) -> dict[int, int]:
         """Number of a month's rows by state."""
@@ -317,7 +358,8 @@ class Selection:
         Raises IntegrityError when what was written is not what was read.
         """
         of_month = _of(month, states)
-        archive_file.create(made, self.shape, page_size=self.page_size, encoding=self.encoding)
+        replaced = held is not None and bool(held.replaced or (DIFFERS in states and self.counts(month)[DIFFERS]))
+        archive_file.create(made, self.shape, page_size=self.page_size, encoding=self.encoding, replaced=replaced)
         with self._attached(made, "fresh", mode="rw"), sqlite_errors(made):
             self._con.execute("PRAGMA fresh.synchronous = OFF")
             if held is None:
@@ -328,6 +370,8 @@ class Selection:
                     # After the rest, so that a key that is there twice is an error.
                     self._copy_chosen(of_month)
                     self._require_rest(held.shape, of_month)
+                    if replaced:
+                        facts = {**facts, **self._copy_replaced(held, states, facts["written_at"])}
             whole = archive_file.digest(self._con, self.shape, "fresh")
             archive_file.describe(self._con, "fresh", {**facts, **whole, "month": month})
 
@@ -365,6 +409,24 @@ class Selection:
         )
         self._require_equal(before, after)
 
+    def _copy_replaced(self, held: ArchiveFile, states: Sequence[int], at: str) -> dict[str, Any]:
+        """Keep what the archive has replaced before, and the rows that leave it now; what is told of them."""
+        names = held.shape.names
+        columns = [archive_file.REPLACED_AT, *names]
+        sources = [f"SELECT {listed(columns)} FROM old.{archive_file.REPLACED}"] if held.replaced else []
+        if DIFFERS in states:
+            sources.append(
+                f"SELECT '{at}', {listed(names, 'x')} FROM {self._table('old')} AS x CROSS JOIN work.chosen AS c"
+                f" ON {self._keyed('x', 'c')} WHERE {_of(held.month, [DIFFERS])}"
+            )
+        source = " UNION ALL ".join(sources)
+        self._con.execute(f"INSERT INTO fresh.{archive_file.REPLACED}({listed(columns)}) {source}")
+        self._require_equal(
+            rows_digest(self._con, columns, source),
+            rows_digest(self._con, columns, f"SELECT {listed(columns)} FROM fresh.{archive_file.REPLACED}"),
+        )
+        return archive_file.replaced_digest(self._con, self.shape, "fresh")
+
     def _require_equal(self, read: dict[str, Any], written: dict[str, Any]) -> None:
         if read != written:
             raise IntegrityError(
@@ -397,6 +459,11 @@ class Selection:
                 f" WHERE {_of(held.month, states)}{free} ORDER BY c.n"
             )
         return kept
+
+
+def same_key(shape: Shape) -> str:
+    """SQL that says that an archived row `o` has the key of a row `t` of the table, as the table compares."""
+    return matching(*([f"{prefix}.{quoted(key)}" for key in shape.key] for prefix in ("t", "o")))
 
 
 def _of(month: str, states: Sequence[int]) -> str:

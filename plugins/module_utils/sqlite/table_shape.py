@@ -36,6 +36,7 @@ class Shape:
         key: columns whose values tell one row from all others.
         identity: what SQLite itself keeps unique: the name of the row's number, or the primary key where it has none.
         integer_key: the column that is the row's number; empty when there is none.
+        collations: how each key column compares, such as `NOCASE`; empty where this SQLite cannot tell.
         statements: `CREATE` statements of the table and its indexes.
     """
 
@@ -44,6 +45,7 @@ class Shape:
     key: tuple[str, ...]
     identity: tuple[str, ...]
     integer_key: str
+    collations: tuple[str, ...]
     statements: tuple[str, ...]
 
     @property
@@ -104,7 +106,22 @@ def read_shape(con: sqlite3.Connection, table: str, key: Sequence[str] = (), *, 
         " ORDER BY name",
         (name,),
     )
-    return Shape(name, columns, chosen, identity, number, (sql, *(text for (text,) in indexes)))
+    statements = (sql, *(text for (text,) in indexes))
+    return Shape(name, columns, chosen, identity, number, _collations(sql, name, chosen), statements)
+
+
+def _collations(statement: str, table: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """How columns compare, told by an index over them in an empty table that is made for the question."""
+    con = sqlite3.connect(":memory:")
+    try:
+        con.execute(statement)
+        con.execute(f"CREATE INDEX fluxmaint_probe ON {quoted(table)}({listed(columns)})")
+        found = con.execute("PRAGMA index_xinfo(fluxmaint_probe)").fetchall()
+    except sqlite3.Error:  # a function or a collation of the service; an archive cannot be made then, and says why
+        return ()
+    finally:
+        con.close()
+    return tuple(str(row[4]).upper() for row in found if row[5])
 
 
 def _without_rowid(con: sqlite3.Connection, table: str) -> bool:

@@ -114,7 +114,7 @@ class World:
 
     @property
     def journal(self) -> Journal:
-        return Journal(self.top / "state" / "journal.jsonl")
+        return Journal(self.top / "state" / "journal.jsonl", Fixed())
 
     def archive(self, **options: Any) -> dict[str, Any]:
         config = self.config
