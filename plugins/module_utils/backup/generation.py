@@ -384,9 +384,7 @@ class _Run:
         status = source.stat()
         self.step("snapshot", database=database.name)
         # The digest is taken while the snapshot is encrypted, and its rows are counted by the check: one pass each.
-        taken = hot_backup.backup(
-            database.path, snapshot_file, timeout_s=self.left_s, digest=False, rows=False, clock=self.clock
-        )
+        taken = hot_backup.transient(database.path, snapshot_file, timeout_s=self.left_s, clock=self.clock)
         if taken.lock_held_s > database.busy_timeout_s:
             self.problems.append(
                 f"writers of {database.path} could not commit for {taken.lock_held_s:.3g} s, and the service waits for"

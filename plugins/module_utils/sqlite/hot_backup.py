@@ -16,7 +16,8 @@ file. The log is then folded into the copy, by SQLite. Writers do not wait.
 **Reflink**: where the file system can share blocks, a clone under the same lock replaces the copying.
 
 The snapshot stays in the journal mode of its source, stands alone (no `-wal`), is private (0600), on the disk
-(fsync) and proven before it gets its name. Journal modes, page sizes and encodings are all the same to it.
+(fsync, unless it is a `transient` one) and proven before it gets its name. Journal modes, page sizes and encodings
+are all the same to it.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ def backup(
     verify: str = "open",
     digest: bool = True,
     rows: bool = True,
+    durable: bool = True,
     clock: Clock | None = None,
 ) -> Snapshot:
     """Take a snapshot of a database that others may be writing to.
@@ -124,6 +126,8 @@ def backup(
         verify: `open`, or also SQLite's `quick` or `full` check, of the snapshot.
         digest: compute its SHA-256.
         rows: count the rows of each table of the snapshot.
+        durable: bring it to the disk. Without it a power cut may leave any content under the name `dest`: for
+            snapshots that are read and removed at once, which then need hardly reach the disk at all.
 
     Raises:
         InputError: `src` is not a database, or `dest` cannot be one.
@@ -139,13 +143,14 @@ def backup(
     source, target, notes = inspect(src, dest, overwrite=overwrite)
     try:
         with _partial(target) as partial:
-            taken = _take(source, partial, deadline)
+            taken = _take(source, partial, deadline, durable)
             notes += taken.notes
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                synced = pool.submit(os.fsync, partial.descriptor)
+                synced = pool.submit(os.fsync, partial.descriptor) if durable else None
                 hashed = pool.submit(_sha256, partial.path, deadline) if digest else None
                 counted = _prove(source, partial, taken, verify, rows, deadline)
-                synced.result()
+                if synced:
+                    synced.result()
                 sha256 = hashed.result() if hashed else ""
             deadline.check("bringing the snapshot to the disk")
             size = os.fstat(partial.descriptor).st_size
@@ -177,6 +182,29 @@ def backup(
         rows=counted,
         verified=verify,
         notes=notes,
+    )
+
+
+def transient(
+    src: Path,
+    dest: Path,
+    *,
+    timeout_s: float,
+    overwrite: bool = False,
+    verify: str = "open",
+    clock: Clock | None = None,
+) -> Snapshot:
+    """`backup` of a database to be read and removed by the caller: not brought to the disk, no digest, no rows."""
+    return backup(
+        src,
+        dest,
+        timeout_s=timeout_s,
+        overwrite=overwrite,
+        verify=verify,
+        digest=False,
+        rows=False,
+        durable=False,
+        clock=clock,
     )
 
 
@@ -341,7 +369,7 @@ class _Again(Exception):
     """The source is not what it was when this attempt began (replaced, other journal mode, other schema)."""
 
 
-def _take(source: Path, partial: _Partial, deadline: Deadline) -> _Taken:
+def _take(source: Path, partial: _Partial, deadline: Deadline, durable: bool) -> _Taken:
     for _attempt in range(_ATTEMPTS):
         # Opened before SQLite's connection and closed after it, because closing any descriptor of the
         # database would drop this process's locks on it.
@@ -352,7 +380,7 @@ def _take(source: Path, partial: _Partial, deadline: Deadline) -> _Taken:
             if header is None:
                 raise InputError("is not a SQLite database", subject=str(source))
             with connect.sqlite_errors(source):
-                mirror = Mirror(raw, partial.descriptor, deadline)
+                mirror = Mirror(raw, partial.descriptor, deadline, durable=durable)
                 if header.wal:
                     return _from_wal(source, raw, partial, deadline, mirror)
                 return _from_rollback(source, raw, partial, deadline, mirror)

@@ -12,7 +12,7 @@ import os
 import random
 from collections.abc import Iterator
 
-from ..core import syscalls
+from ..core import syscalls, writeback
 from .connect import Deadline
 
 # What is copied goes to the disk in pieces of this size, two at a time: a commit's fsync waits behind no more.
@@ -45,12 +45,14 @@ class Mirror:
         source: readable descriptor of a regular file.
         copy: readable and writable descriptor of another one.
         deadline: asked between blocks.
+        durable: bring the copy to the disk; otherwise only what memory has no room for.
     """
 
-    def __init__(self, source: int, copy: int, deadline: Deadline) -> None:
+    def __init__(self, source: int, copy: int, deadline: Deadline, *, durable: bool = True) -> None:
         self._source = source
         self._copy = copy
         self._deadline = deadline
+        self._durable = durable
         self._in_kernel = hasattr(os, "copy_file_range")
         self.passes = 0
 
@@ -81,18 +83,18 @@ class Mirror:
     def precopy(self) -> None:
         """Bring the copy close to a source that goes on changing, so that little is left for a last `repair`.
 
-        What was copied is on the disk when this ends: bringing it there after the last repair would slow the
-        commits of the writer down that has waited for it.
+        What was copied is on the disk when this ends, if the copy is to be durable: bringing it there after the
+        last repair would slow the commits of the writer down that has waited for it.
         """
         self.copy()
         size = os.fstat(self._copy).st_size
         if size < _SMALL:
             return
-        os.fdatasync(self._copy)
+        self._sync()
         previous = size
         while self.passes < _MOST_PASSES and self.estimate() > size * _WORTH_A_PASS:
             changed = self.repair()
-            os.fdatasync(self._copy)
+            self._sync()
             if changed > previous / 2:
                 break
             previous = changed
@@ -123,14 +125,21 @@ class Mirror:
         os.ftruncate(self._copy, size)
         return changed
 
+    def _sync(self) -> None:
+        if self._durable:
+            os.fdatasync(self._copy)
+
     def _copy_pieces(self, size: int) -> None:
         previous = -1
+        stays = size - (0 if self._durable else writeback.room())
         for start in range(0, size, _PIECE):
             end = min(start + _PIECE, size)
             offset = self._copy_in_kernel(start, end)
             if offset < end:
                 self._copy_blocks(offset, end)
             self._deadline.check("copying")
+            if start >= stays:
+                continue
             # Waiting for the piece before keeps the disk's queue, in which others wait, short.
             if syscalls.start_writing(self._copy, start, _PIECE) and previous >= 0:
                 syscalls.await_writing(self._copy, previous, _PIECE)

@@ -194,7 +194,7 @@ def _from_snapshot(real: Path, copy_dir: Path, live: Sizes, deadline: Deadline) 
     _sweep(copy_dir, deadline)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=copy_dir) as directory:
         copy = Path(directory) / "copy.db"
-        hot_backup.backup(real, copy, timeout_s=max(deadline.left_s, 1), digest=False, rows=False, clock=deadline.clock)
+        hot_backup.transient(real, copy, timeout_s=max(deadline.left_s, 1), clock=deadline.clock)
         sizes = _read(copy, deadline, immutable=True)
     return dataclasses.replace(
         sizes,

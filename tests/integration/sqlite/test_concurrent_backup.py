@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -119,6 +120,25 @@ def test_without_the_calls_that_make_it_fast(
     with writing(source, 200, 5.0, "--sync", "OFF"):
         hot_backup.backup(source, tmp_path / "copy.db", timeout_s=30)
     require_prefix(tmp_path / "copy.db")
+
+
+@pytest.mark.parametrize("transient", [False, True])
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_only_a_transient_snapshot_is_not_brought_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, transient: bool
+) -> None:
+    source = make(tmp_path / "live.db", mode=mode)
+    synced: list[int] = []
+
+    def note(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fdatasync", note)
+    take = hot_backup.transient if transient else hot_backup.backup
+    taken = take(source, tmp_path / "copy.db", timeout_s=30)
+    assert (Path(taken.path).stat().st_ino in synced) is not transient
+    require_prefix(Path(taken.path))
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])

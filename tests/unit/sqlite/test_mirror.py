@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fluxmaint.core import syscalls
+from fluxmaint.core import syscalls, writeback
 from fluxmaint.core.clock import Clock
 from fluxmaint.sqlite import mirror as engine
 from fluxmaint.sqlite.connect import Deadline
@@ -182,6 +182,22 @@ def test_the_copy_goes_to_the_disk_by_piece(mirrored: Mirrored, monkeypatch: pyt
     assert len(set(ended)) == len(ended) == len(started) - 1
     assert max(most) == 2
     assert copy.stat().st_size == size
+
+
+@pytest.mark.parametrize("room", [0, 2 << 20, 100 << 20])
+def test_a_transient_copy_goes_to_the_disk_only_where_memory_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    size = 24 << 20
+    started: list[int] = []
+    monkeypatch.setattr(writeback, "room", lambda: room)
+    monkeypatch.setattr(syscalls, "start_writing", lambda _descriptor, offset, _count: started.append(offset))
+    monkeypatch.setattr(os, "fdatasync", lambda _descriptor: pytest.fail("it was brought to the disk"))
+    (tmp_path / "source").write_bytes(os.urandom(size))
+    with open(tmp_path / "source", "rb") as source, open(tmp_path / "copy", "w+b") as copy:
+        Mirror(source.fileno(), copy.fileno(), Deadline(Clock(), 60, "x"), durable=False).precopy()
+        assert os.pread(copy.fileno(), size + 1, 0) == (tmp_path / "source").read_bytes()
+    assert started == list(range(0, max(size - room, 0), engine._PIECE))
 
 
 def test_a_write_that_the_disk_refused_is_not_lost(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
