@@ -387,13 +387,16 @@ class _Job:
             finally:
                 opened.close()
             wanted = sum(selection.counts(result["month"])[state] for state in states)
-            kept["changed"] = wanted - deleted.rows - sum(kept.values())
+            kept["left" if deleted.hindered else "changed"] = wanted - deleted.rows - sum(kept.values())
             result.update(
                 deleted=deleted.rows,
                 kept={reason: count for reason, count in kept.items() if count},
                 transactions=deleted.transactions,
                 longest_wait_s=deleted.longest_s,
             )
+            if deleted.hindered:
+                self.problems.append(f"archive {table.name}: the deletion ended early: {deleted.hindered}")
+                return
 
     # ---- places
 

@@ -6,10 +6,14 @@
 Each transaction compares every row with its copy in the archive and deletes it only when both hold exactly the same:
 a row that changed after it was archived stays. A transaction that would take too long is interrupted, rolled back
 and tried again with fewer rows.
+
+A database in WAL mode that SQLite could corrupt (see `integrity.wal_reset_bug`) is opened for each transaction anew,
+alone, and closed after it: nobody else has it open meanwhile, and a service that starts waits for one transaction.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable
@@ -35,11 +39,17 @@ _LONGEST_BEGIN_S = 30.0
 
 @dataclass(frozen=True)
 class Deleted:
-    """What was done: rows, transactions, and the longest time that one kept other writers waiting, in seconds."""
+    """What was done.
+
+    Attributes:
+        longest_s: the longest time that a transaction kept other writers waiting, in seconds.
+        hindered: why the rest was left; empty when nothing was.
+    """
 
     rows: int
     transactions: int
     longest_s: float
+    hindered: str = ""
 
 
 class LiveTable:
@@ -56,43 +66,62 @@ class LiveTable:
     """
 
     def __init__(self, live: Path, work: Path, shape: Shape, *, budget_s: float, deadline: Deadline) -> None:
-        self._live, self._header = require_database(live)
+        self._live, header = require_database(live)
+        self._subject = live
+        self._work = work
         self._shape = shape
         self._budget_s = budget_s
         self._deadline = deadline
         self._size = _FIRST_BATCH
-        self._con = connect(self._live, timeout_s=_LONGEST_BEGIN_S, mode="rw")
+        self._alone = header.wal and wal_reset_bug()
+        self._archive: Path | None = None
+        self._held: tuple[int, ...] = ()
+        self._con: sqlite3.Connection | None = None
         try:
             with sqlite_errors(live):
-                if self._header.wal and wal_reset_bug():
-                    self._alone()
-                self._con.execute("PRAGMA foreign_keys = OFF")  # checked by hand: nothing may cascade
-                self._con.execute("ATTACH DATABASE ? AS work", (uri(work, mode="ro"),))
-                self._schema = self._schema_version()
-                found = read_shape(self._con, shape.table, shape.key, subject=str(live))
+                con = self._open()
+                found = read_shape(con, shape.table, shape.key, subject=str(live))
                 if found != shape:
                     raise InputError(f"the table {shape.table} was changed meanwhile", subject=str(live))
-                triggers = delete_triggers(self._con, shape)
+                triggers = delete_triggers(con, shape)
                 if triggers:
                     raise PreconditionError(
                         f"deleting from {shape.table} would fire the trigger {', '.join(triggers)}", subject=str(live)
                     )
-                self._conditions = self._keeping()
+                self._schema = self._schema_version(con)
+                self._conditions = self._keeping(con)
+            if self._alone:
+                self.close()
         except BaseException:
-            self._con.close()
+            self.close()
             raise
 
     def close(self) -> None:
         """Let go of the database."""
-        self._con.close()
+        con, self._con = self._con, None
+        if con is not None:
+            con.close()
 
-    def _alone(self) -> None:
+    def _open(self) -> sqlite3.Connection:
+        """The database with the list of rows, and the archive where there is one already; as it is, or anew."""
+        if self._con is not None:
+            return self._con
+        self._con = con = connect(self._live, timeout_s=_LONGEST_BEGIN_S, mode="rw")
+        if self._alone:
+            self._require_alone(con)
+        con.execute("PRAGMA foreign_keys = OFF")  # checked by hand: nothing may cascade
+        con.execute("ATTACH DATABASE ? AS work", (uri(self._work, mode="ro"),))
+        if self._archive is not None:
+            con.execute("ATTACH DATABASE ? AS archive", (uri(self._archive, mode="ro", immutable="1"),))
+        return con
+
+    def _require_alone(self, con: sqlite3.Connection) -> None:
         """Be the only connection of a database in WAL mode, or refuse."""
-        self._con.execute("PRAGMA busy_timeout = 0")
-        self._con.execute("PRAGMA locking_mode = EXCLUSIVE")
+        con.execute("PRAGMA busy_timeout = 0")
+        con.execute("PRAGMA locking_mode = EXCLUSIVE")
         try:
-            self._con.execute("BEGIN IMMEDIATE")
-            self._con.execute("ROLLBACK")
+            con.execute("BEGIN IMMEDIATE")
+            con.execute("ROLLBACK")
         except sqlite3.OperationalError as error:
             if not is_locked(error):
                 raise
@@ -100,16 +129,17 @@ class LiveTable:
                 f"is in WAL mode and open elsewhere; SQLite {sqlite3.sqlite_version} can corrupt it when one more"
                 " connection writes",
                 subject=str(self._live),
-                untouched="the live rows",
+                untouched="the live rows that are left",
                 remedy="stop the service for the deletion, or update SQLite to 3.51.3",
             ) from None
 
-    def _schema_version(self) -> int:
-        return int(self._con.execute("PRAGMA main.schema_version").fetchone()[0])
+    @staticmethod
+    def _schema_version(con: sqlite3.Connection) -> int:
+        return int(con.execute("PRAGMA main.schema_version").fetchone()[0])
 
-    def _keeping(self) -> str:
+    def _keeping(self, con: sqlite3.Connection) -> str:
         """SQL for rows that must stay whatever the archive holds, to be looked at in each transaction."""
-        reasons = (referenced(references(self._con, self._shape)), newest(self._shape, self._con))
+        reasons = (referenced(references(con, self._shape)), newest(self._shape, con))
         return "".join(f" AND NOT {reason}" for reason in reasons if reason)
 
     def delete(self, archive: ArchiveFile, done: Callable[..., None]) -> Deleted:
@@ -133,80 +163,106 @@ class LiveTable:
         # Also what a killed run renamed, or a person copied there, is on the disk before the first row goes.
         fsync_file(archive.path)
         fsync_dir(archive.path.parent)
+        self.close()
         self._archive, self._held = archive.path, _identity(archive.path)
-        with sqlite_errors(self._live):
-            self._con.execute("ATTACH DATABASE ? AS archive", (uri(archive.path, mode="ro", immutable="1"),))
+        with sqlite_errors(self._subject):
             try:
-                while (upper := self._upper(last)) is not None:
+                upper = self._upper(last)
+                while upper is not None:
                     if tried:
                         self._deadline.clock.sleep(PAUSE_S)
                     tried = True
                     self._deadline.check("deleting archived rows")
-                    taken = self._transaction(statement, last, upper)
+                    try:
+                        taken = self._transaction(statement, last, upper)
+                    except PreconditionError as error:  # somebody has opened it in the pause
+                        return Deleted(rows, transactions, round(longest_s, 4), str(error))
                     if taken is not None:
                         last, transactions, rows = upper, transactions + 1, rows + taken[0]
                         longest_s = max(longest_s, taken[1])
                         done(rows=taken[0], seconds=round(taken[1], 4))
+                    upper = self._upper(last)
             finally:
-                if self._con.in_transaction:
-                    self._con.execute("ROLLBACK")
-                self._con.execute("DETACH DATABASE archive")
+                self.close()
         return Deleted(rows, transactions, round(longest_s, 4))
 
     def _upper(self, last: int) -> int | None:
         """The end of the next batch; None when there is none."""
-        found = self._con.execute(
-            "SELECT max(m) FROM (SELECT m FROM work.pairs WHERE m > ? ORDER BY m LIMIT ?)", (last, self._size)
-        ).fetchone()[0]
+        with contextlib.closing(connect(self._work, timeout_s=5, mode="ro")) as con:
+            found = con.execute(
+                "SELECT max(m) FROM (SELECT m FROM pairs WHERE m > ? ORDER BY m LIMIT ?)", (last, self._size)
+            ).fetchone()[0]
         return None if found is None else int(found)
 
     def _transaction(self, statement: str, last: int, upper: int) -> tuple[int, float] | None:
         """Delete one batch: its rows and seconds, or None when it was given up and is to be tried with fewer rows."""
         clock = self._deadline.clock
-        self._con.execute(f"PRAGMA busy_timeout = {int(_LONGEST_BEGIN_S * 1000)}")
-        self._con.execute("BEGIN IMMEDIATE")
         begun = clock.monotonic()
+        con = self._open()
+        con.execute(f"PRAGMA busy_timeout = {int(_LONGEST_BEGIN_S * 1000)}")
+        con.execute("BEGIN IMMEDIATE")
+        if not self._alone:  # else others wait since it was opened
+            begun = clock.monotonic()
         # Half of the budget for the statement, half for waiting until readers let it commit.
-        self._con.execute(f"PRAGMA busy_timeout = {max(int(self._budget_s * 500), 1)}")
-        self._con.set_progress_handler(
+        con.execute(f"PRAGMA busy_timeout = {max(int(self._budget_s * 500), 1)}")
+        con.set_progress_handler(
             lambda: 1 if clock.monotonic() - begun > self._budget_s / 2 else 0, _STEPS_BETWEEN_LOOKS
         )
         try:
-            if self._schema_version() != self._schema:
-                raise InputError("the schema was changed meanwhile", subject=str(self._live))
-            if _identity(self._archive) != self._held:
-                raise IntegrityError(
-                    "was replaced while rows that it holds were deleted",
-                    subject=str(self._archive),
-                    untouched="the rows that are left",
-                    remedy="put the file back that was there; run it again",
-                )
-            rows = self._con.execute(statement, (last, upper)).rowcount
+            self._require_unchanged(con)
+            rows = con.execute(statement, (last, upper)).rowcount
             worked_s = clock.monotonic() - begun
-            self._con.execute("COMMIT")
+            con.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            self._give_up()
+            self._give_up(con)
             if str(error) != "interrupted" and not is_locked(error):
                 raise
             self._smaller(error)
             return None
         except BaseException:
-            self._give_up()
+            self._give_up(con)
             raise
         finally:
-            self._con.set_progress_handler(None, 0)
+            con.set_progress_handler(None, 0)
+            if self._alone:
+                self.close()  # brings the log into the database, and lets others in
         seconds = clock.monotonic() - begun
-        # The commit is mostly one wait for the disk, however many rows there are: it does not count here.
-        if worked_s < self._budget_s / 8:
+        # The commit is mostly one wait for the disk, however many rows there are: it does not count here, unless
+        # bringing the log into the database is part of it.
+        used_s, little_s, much_s = worked_s, self._budget_s / 8, self._budget_s / 3
+        if self._alone:
+            used_s, little_s, much_s = seconds, self._budget_s * 0.4, self._budget_s * 0.8
+        if used_s < little_s:
             self._size = min(self._size * 2, _LARGEST_BATCH)
-        elif worked_s > self._budget_s / 3:
+        elif used_s > much_s:
             self._size = max(self._size // 2, 1)
         return rows, seconds
 
-    def _give_up(self) -> None:
-        self._con.set_progress_handler(None, 0)
-        if self._con.in_transaction:
-            self._con.execute("ROLLBACK")
+    def _require_unchanged(self, con: sqlite3.Connection) -> None:
+        """Inside the transaction: the table, the archive, and how the database is written are what they were."""
+        if self._schema_version(con) != self._schema:
+            raise InputError("the schema was changed meanwhile", subject=str(self._live))
+        if self._archive is None or _identity(self._archive) != self._held:
+            raise IntegrityError(
+                "was replaced while rows that it holds were deleted",
+                subject=str(self._archive),
+                untouched="the rows that are left",
+                remedy="put the file back that was there; run it again",
+            )
+        wal = con.execute("PRAGMA main.journal_mode").fetchone()[0] == "wal"
+        if wal and not self._alone and wal_reset_bug():
+            raise PreconditionError(
+                f"was brought into WAL mode meanwhile; SQLite {sqlite3.sqlite_version} can corrupt it when one more"
+                " connection writes",
+                subject=str(self._live),
+                untouched="the live rows that are left",
+                remedy="run it again with the service stopped, or update SQLite to 3.51.3",
+            )
+
+    def _give_up(self, con: sqlite3.Connection) -> None:
+        con.set_progress_handler(None, 0)
+        if con.in_transaction:
+            con.execute("ROLLBACK")
 
     def _smaller(self, error: sqlite3.OperationalError) -> None:
         if self._size == 1 and not is_locked(error):

@@ -133,12 +133,23 @@ def test_a_reader_that_stays_does_not_make_writers_wait(tmp_path: Path) -> None:
     assert result["deleted"] == 100 and len(tries) >= 3
 
 
+STARTING = """
+import sqlite3, sys
+con = sqlite3.connect(sys.argv[1], timeout=2.0, isolation_level=None)
+con.execute("INSERT INTO trades(timestamp, symbol, pnl) VALUES ('2026-11-22T00:00:00Z', 'NEW', 1)")
+con.execute("SELECT count(*) FROM trades").fetchone()
+print("in", flush=True)
+sys.stdin.read()
+con.execute("INSERT INTO trades(timestamp, symbol, pnl) VALUES ('2026-11-22T00:00:00Z', 'NEW', 1)")
+"""
+needs_the_bug = pytest.mark.skipif(not integrity.wal_reset_bug(), reason="this SQLite has no such bug")
+
+
+@needs_the_bug
 def test_wal_gets_no_second_writer_where_sqlite_could_corrupt_it(tmp_path: Path) -> None:
     world = World(tmp_path, mode="wal")
     world.trades(10, 150)
     world.trades(1, 1)
-    if not integrity.wal_reset_bug():
-        pytest.skip("this SQLite has no such bug")
     with world.live() as service:
         service.execute("SELECT count(*) FROM trades").fetchone()
         result = world.archive(delete=True)
@@ -146,3 +157,47 @@ def test_wal_gets_no_second_writer_where_sqlite_could_corrupt_it(tmp_path: Path)
         assert "is in WAL mode and open elsewhere" in result["problems"][0]
     assert world.archive(delete=True)["deleted"] == 10, "nobody else has it open"
     assert world.run_sql("PRAGMA journal_mode") == [("wal",)]
+
+
+@needs_the_bug
+def test_a_service_that_starts_during_a_deletion_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty transactions take 7 s with their pauses, and the service gives up after 2 s."""
+    monkeypatch.setattr(archive_delete, "_LARGEST_BATCH", archive_delete._FIRST_BATCH)
+    world = World(tmp_path, mode="wal")
+    world.trades(3000, 150, every_s=60)
+    world.trades(1, 1)
+    started: list[subprocess.Popen[str]] = []
+
+    def note(step: str, _facts: dict[str, Any]) -> None:
+        if step == archive.DELETED and not started:
+            command = [sys.executable, "-c", STARTING, str(world.database)]
+            started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+
+    clock = Fixed(patient=True)
+    result = archive.run(world.config, delete=True, journal=world.journal, clock=clock, progress=note)
+    out, _nothing = started[0].communicate(timeout=30)
+    assert (out, started[0].returncode) == ("in\n", 0)
+    month = result["tables"][0]["months"][0]
+    assert 0 < result["deleted"] < 3000 and month["kept"] == {"left": 3000 - result["deleted"]}
+    assert "the deletion ended early" in result["problems"][0] and "open elsewhere" in result["problems"][0]
+    rows = [row[0] for row in world.archived()] + [row[0] for row in world.lives()]
+    assert len(set(rows)) == 3003
+    assert world.run_sql("PRAGMA integrity_check") == [("ok",)]
+    monkeypatch.undo()
+    again = world.archive(delete=True)
+    assert (again["result"], again["deleted"]) == ("ok", 3000 - result["deleted"])
+
+
+@needs_the_bug
+def test_a_database_that_is_brought_into_wal_mode_meanwhile_gets_no_more_deletions(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.trades(200, 150, every_s=60)
+    world.trades(1, 1)
+
+    def note(step: str, _facts: dict[str, Any]) -> None:
+        if step == archive.DELETED:
+            world.run_sql("PRAGMA journal_mode = WAL")
+
+    result = archive.run(world.config, delete=True, journal=world.journal, clock=Fixed(), progress=note)
+    assert result["deleted"] == archive_delete._FIRST_BATCH
+    assert "was brought into WAL mode meanwhile" in result["problems"][0]
