@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -100,10 +102,14 @@ def test_which_digits_there_are_never_matters(text: str, pick: object) -> None:
     assert len(masked(text.encode())) == len(text.encode())
 
 
-@given(st.lists(st.sampled_from([" ", "x", "-", "deadbeef0", "0a0b0c0d", "8f4ff31e-78de-5857-9999-aabbccddeeff", "f"])))
+HEX = "".join(f"{number * 73 % 256:02x}" for number in range(1, 33))
+UUID = "8f4ff31e-78de-5857-9999-aabbccddeeff"
+
+
+@given(st.lists(st.sampled_from([" ", "x", "-", "deadbeef0", "0a0b0c0d", UUID, "f", "token is ", "commit ", HEX[:32]])))
 def test_masked_lines_that_are_equal_are_the_same_message(parts: list[str]) -> None:
     line = "".join(parts)
-    other = line.replace("deadbeef0", "facade999").replace("0a0b0c0d", "1b2c3d4e")
+    other = line.replace("deadbeef0", "facade999").replace("0a0b0c0d", "1b2c3d4e").replace(HEX[:32], HEX[32:])
     if masked(line.encode().translate(DIGITS)) == masked(other.encode().translate(DIGITS)):
         assert normalise(line.encode()) == normalise(other.encode())
     assert masked(b"id 0a0b0c0d0 x") == masked(b"id 5c5d5e5f5 x") == b"id f00000000 x"
@@ -136,6 +142,16 @@ SECRETS = [
     "Authorization: ApiKey hunter2x", "postgres://me:hun/ter@hunter2x@db/x", r'"secret": "a\"hunter2x"',
     "-----BEGIN RSA PRIVATE KEY-----\nhunter2xhunter2x\nhunter2x\n-----END RSA PRIVATE KEY-----",
     "hooks.slack.com/services/T0/hunter2x",
+    "the password is hunter2x", "Password was: hunter2x", "api key is 'a hunter2x'", "secret set to hunter2x",
+    "the passphrase is correct horse hunter2x", "password changed to hunter2x", "password 'a hunter2x'",
+    "password=a,hunter2x", "password=a;b&hunter2x", "token=a&b;hunter2x", "password=a)hunter2x", 'token=a"hunter2x',
+    "password=correct horse hunter2x", "pwd: a, b hunter2x".replace(", ", ","), r"password=a\hunter2x",
+    'Authorization: Digest username="bob", realm="a b", uri="/", response="hunter2x"',
+    r'{"header": "Authorization: Digest username=\"bob\", nc=1, response=\"hunter2x\""}',
+    'Digest username="bob", nonce="n", response="hunter2x", opaque="o"', 'Cookie: a="b c"; session="hunter2x"; d=e',
+    r'\"Authorization\": \"Digest username=\\\"bob\\\", response=\\\"hunter2x\\\"', '--token "a hunter2x"',
+    "API key: hunter2x", "{password:a,hunter2x}", "-eyJhunter2x.hunter2xx.hunter2x",
+    r"Cookie: a=\"b c\"; s=hunter2x",
 ]  # fmt: skip
 
 
@@ -143,6 +159,119 @@ SECRETS = [
 def test_secrets_are_redacted_everywhere(secret: str, tmp_path: object) -> None:
     assert "hunter2x" not in redact(f"before {secret} after").lower()
     assert redact(f"before {secret} after").startswith("before ")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("calling with {}", False),
+        ("GET /hook/{}", False),
+        ("X-Key {} used", False),
+        ("backup_{}", False),
+        ("session id {}", False),
+        ("access key {}", False),
+        ("response={}", False),
+        ("decommit {}", False),
+        ("sha256:{}", True),
+        ("image@sha256:{}", True),
+        ("SHA-256 {}", True),
+        ("'digest': '{}'", True),
+        ("commit {}", True),
+        ("at revision ({})", True),
+        ("trace_id={}", True),
+        ('"request-id": "{}"', True),
+        ("id {}", True),
+        ("etag: sha256:{}", True),
+    ],
+)
+@pytest.mark.parametrize("length", [32, 40, 64])
+@pytest.mark.parametrize("upper", [False, True])
+def test_lone_hexadecimal_digits_are_a_key_unless_a_word_says_that_they_are_not(
+    text: str, shown: bool, length: int, upper: bool
+) -> None:
+    digits = HEX[:length].upper() if upper else HEX[:length]
+    assert (digits in redact(text.format(digits))) is shown
+    assert HEX[:31] in redact(text.format(HEX[:31]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password is required",
+        "the token is invalid, try again",
+        "API key is not set",
+        "signature was wrong",
+        "password authentication failed for user bob",
+        "unexpected token '<' at 3",
+        "token refresh took 3 ms",
+        "Digest of the file is 12",
+        "passing 3 of 4 checks",
+        "12345678901234567890123456789012345678901234567890 shares",
+        "8f4ff31e-78de-5857-9999-aabbccddeeff",
+        "http://host:8000/path?a=b@c",
+        "at deadbeefdeadbeefdeadbeefdeadbeefdeadbeef",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("GET /a?token=x,y&symbol=SPY HTTP/1.1", "GET /a?token=<redacted>&symbol=SPY HTTP/1.1"),
+        ("password=a b;c, user=bob", "password=<redacted>, user=bob"),
+        ("password=a b user=bob failed", "password=<redacted> user=bob failed"),
+        ("password: a b error: refused", "password: <redacted> error: refused"),
+        ("/a?password=x HTTP/1.1", "/a?password=<redacted> HTTP/1.1"),
+        ("token=x for bob", "token=<redacted> for bob"),
+        ("token is x for bob", "token is <redacted> for bob"),
+        ('{"password": "a b", "user": "bob"}', '{"password": "<redacted>", "user": "bob"}'),
+        ("f(token=x) done", "f(token=<redacted>) done"),
+        ("postgres://me:a@b:c@db:1/x to http://h:80/y", "postgres://me:<redacted>@db:1/x to http://h:80/y"),
+    ],
+)
+def test_what_stands_behind_a_secret_stays(text: str, wanted: str) -> None:
+    assert redact(text) == wanted
+
+
+HOSTILE = [
+    "-eyJ", "eyJ", "x://a:", "x://a:1", "x://", "://@", "+", "|", " ", "\n", "\t\n", '"', "\\", "\\\"", "=", "=\"",
+    "@", ",", ", ", "a", "A", "0", "a0", "aA0+", "-", "--", "<", "<password>", "password=", "password is ",
+    "password ", "password=a ", "password=a,", "password=a,b=", "password=\"", "password=\\", "token=[",
+    "token=Bearer ", "cookie: a=\"", "cookie:=", "authorization: ", "Digest nonce=", "Digest ", "Bearer ", "--token ",
+    "-----BEGIN PRIVATE KEY-----", "-----", "sk-", "hooks.slack.com/services/", "commit ", "id", HEX, f"{HEX}_",
+    f"{HEX}-", "a" * 40 + "\n", "key key", "pass pass=(",
+]  # fmt: skip
+
+
+def require_ended(text: str, cpu_s: int) -> None:
+    """Redacted in a process that the kernel ends after so many seconds of its own."""
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+        redact(text)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0, f"{text[:90]!r}... takes longer than its length"
+
+
+@pytest.mark.parametrize("unit", ["-eyJ", "x://a:", "+", "|", "\n"])
+def test_a_megabyte_of_anything_is_redacted_in_time(unit: str) -> None:
+    """About a second; what grew with the square of the length would take hours."""
+    require_ended("@ " + unit * (1_000_000 // len(unit)), 60)
+
+
+def test_no_line_takes_longer_than_its_length() -> None:
+    around = "x://a:b@c -----BEGIN eyJ password=b token is a Bearer basic digest \n"
+    for unit in HOSTILE:
+        require_ended(around + unit * (30_000 // len(unit)) + around, 3)
+
+
+@given(st.lists(st.sampled_from(HOSTILE + SECRETS + ["x", "1", " "]), max_size=6), st.integers(0, 9))
+def test_which_digits_secrets_have_never_matters(parts: list[str], digit: int) -> None:
+    text = "".join(parts)
+    zeros, others = re.sub("[0-9]", "0", text), re.sub("[0-9]", str(digit), text)
+    assert re.sub("[0-9]", "0", redact(others)) == redact(zeros)
 
 
 def test_d54_errors_are_told_by_their_type_not_by_their_level(tmp_path) -> None:  # type: ignore[no-untyped-def]
