@@ -10,11 +10,14 @@ characters, and otherwise hostile; whoever renders them escapes them.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 from ..core.clock import Clock, from_timestamp, utc_text
@@ -25,6 +28,7 @@ from .fingerprint import OTHER
 from .forms import LEVELS
 from .latency import percentile
 from .reading import database_file
+from .redaction import shown
 
 FORMAT = 1
 DAYS = 7
@@ -59,7 +63,8 @@ class Source(TypedDict):
 
     `kind` is `file` or `journal`. `events` are lines, or tracebacks with all their lines, without the doubles that
     were dropped. `unparsed` are those of the events that no known form fits; up to three stand in `unparsed_samples`.
-    `files` counts the files of the source that have been read so far, whatever the period.
+    `files` counts the files of the source that have been read so far, whatever the period. A pattern of the contract
+    that no file has ever fitted, and a unit whose journal was never read, are sources too: their names, and no event.
     """
 
     name: str
@@ -313,6 +318,13 @@ class _Summary:
                     "unparsed_samples": [row[0] for row in samples] if facts.get("unparsed") else [],
                 }
             )
+        wanted = self._config.logs
+        if wanted is not None:
+            files = [source["name"] for source in sources if source["kind"] == "file"]
+            units = [source["name"] for source in sources if source["kind"] == "journal"]
+            lacking = [("file", name) for name in wanted.patterns if not any(_fits(file, name) for file in files)]
+            lacking += [("journal", unit) for unit in wanted.journal_units if unit not in units]
+            sources += [_nothing(kind, name) for kind, name in dict.fromkeys(lacking)]
         return sources
 
     def _gaps(self, source: int) -> list[Gap]:
@@ -444,6 +456,34 @@ class _Summary:
         ).fetchone():
             notes.append("older hours are kept by the day: their counts stand in the first hour of it")
         return notes
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a pattern finds a file of this name below the log directory."""
+
+    def fit(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+        if not parts or not wanted:
+            return not parts and all(part == "**" for part in wanted)
+        if wanted[0] == "**":
+            return fit(parts, wanted[1:]) or fit(parts[1:], wanted)
+        return fnmatch.fnmatchcase(parts[0], wanted[0]) and fit(parts[1:], wanted[1:])
+
+    return fit(PurePosixPath(name).parts, PurePosixPath(pattern).parts)
+
+
+def _nothing(kind: str, name: str) -> Source:
+    """What the contract names, and nobody has ever read: no data, which must not look like silence."""
+    return {
+        "name": shown(name),
+        "kind": kind,
+        "files": 0,
+        "bytes_read": 0,
+        "events": 0,
+        "unparsed": 0,
+        "doubles_dropped": 0,
+        "gaps": [],
+        "unparsed_samples": [],
+    }
 
 
 def _errors_by_type(messages: list[Message]) -> list[ErrorType]:

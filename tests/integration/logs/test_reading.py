@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -22,8 +24,11 @@ from fluxmaint.core.errors import IntegrityError, LeaseError
 from fluxmaint.core.lease import Lease
 from fluxmaint.logs import reading
 from fluxmaint.logs.database import LogDatabase
+from fluxmaint.logs.report import files as report
+from fluxmaint.logs.report import findings
 
 from tests.support import log_lines
+from tests.support.log_document import mistakes
 from tests.support.log_host import LogHost, wanted
 
 
@@ -81,6 +86,50 @@ def test_a_directory_that_cannot_be_listed_is_no_directory_without_logs(host: Lo
     assert result["result"] == "degraded"
     assert result["sources"][0]["name"] == str(host.directory)
     assert result["sources"][0]["errors"] == ["cannot be listed: No such file or directory"]
+
+
+def test_a_pattern_that_no_file_fits_is_no_data_and_not_absent(tmp_path: Path) -> None:
+    host = LogHost(tmp_path, patterns=["*.log", "workers/*.log", "**/risk.log", "risk.log", "audit.log"])
+    for name in ("fluxhero.log", "deep/er/risk.log"):
+        (host.directory / name).parent.mkdir(parents=True, exist_ok=True)
+        host.write(plain(3), host.directory / name)
+    (host.directory / "audit.log").symlink_to("fluxhero.log")
+    host.read()
+    host.document["logs"]["journal_units"] = ["fluxhero-new.service"]  # not read since it is named
+    document = host.summary()
+    lacking = ["workers/*.log", "risk.log", "audit.log", "fluxhero-new.service"]
+    assert [(source["name"], source["events"]) for source in document["sources"]] == [
+        ("deep/er/risk.log", 3),
+        ("fluxhero.log", 3),
+        *((name, 0) for name in lacking),
+    ]
+    assert mistakes(document) == []
+    assert not findings.complete(document)
+    verdict = findings.judge(document)
+    assert verdict.kind == findings.BLIND
+    html, text = report.FORMATS["html"](document).decode(), report.FORMATS["txt"](document).decode()
+    for name in lacking:
+        assert f"{name} has no event at all: that is no data, not good health." in [
+            finding.text for finding in verdict.findings
+        ]
+        assert re.search(rf"^{re.escape(name)} +NO DATA ", text, re.MULTILINE)
+        assert re.search(rf">{re.escape(name)}<.{{0,300}}no data", html, re.DOTALL)
+    assert json.loads(report.FORMATS["json"](document))["sources"] == document["sources"]
+
+
+def test_a_log_that_was_read_once_is_no_missing_one(tmp_path: Path) -> None:
+    """Its pattern is known by its name, even after the file is gone."""
+    host = LogHost(tmp_path, patterns=["fluxhero.log", "*/*.log"])
+    (host.directory / "workers").mkdir()
+    host.write(plain(3))
+    host.write(plain(2), host.directory / "workers" / "a.log")
+    host.read()
+    shutil.rmtree(host.directory / "workers")
+    host.log.unlink()
+    assert [(source["name"], source["events"]) for source in host.summary()["sources"]] == [
+        ("fluxhero.log", 3),
+        ("workers/a.log", 2),
+    ]
 
 
 def compressed(name: str) -> Callable[[Path], Path]:
