@@ -27,7 +27,7 @@ WANTED = {
 # What a Debian host has anyway, or what a runbook has installed before.
 TOOLS = {
     *("age-keygen", "apt-get", "diff", "findmnt", "install", "journalctl", "less", "ls", "rclone", "rm", "sqlite3"),
-    *("export", "read", "systemctl"),
+    *("age", "export", "read", "systemctl"),
 }
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<kind>\w*)\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:fluxmaint|ansible-playbook) [^`]+)`")
