@@ -58,6 +58,13 @@ options:
         are now. Without it, such an archive fails its table before anything is written or deleted.
     type: bool
     default: false
+  accept_clock:
+    description:
+      - A person has looked at the clock of the host, and it is right. Without it the module fails when the journal is
+        silent for more than 35 days, as it is after the clock has jumped ahead, and rows stay that are old only for the
+        clock and not beside the newest row.
+    type: bool
+    default: false
   writer_wait_s:
     description: How long one deleting transaction may keep the service's writers waiting, in seconds.
     type: float
@@ -124,9 +131,9 @@ deleted:
   type: int
 tables:
   description:
-    - For each table how many rows were C(chosen), how many stay because their time is C(unreadable) or they are
-      C(without_key), its C(months), and by month how many rows of archives have a key that another row of the
-      database has now (C(reused)).
+    - For each table how many rows were C(chosen), how many stay because their time is C(unreadable), they are
+      C(without_key), or they are C(waiting), not old beside the C(newest) row; its C(months), and by month how many
+      rows of archives have a key that another row of the database has now (C(reused)).
     - Each month has its C(file), C(rows_before), C(rows), C(added), C(bytes) of their values, C(held) already,
       C(rewritten), C(replaced), C(differs) and C(elsewhere) (see RV(problems)), C(deleted), C(kept) rows by reason, and
       C(longest_wait_s) of writers.
@@ -168,6 +175,7 @@ def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         delete=params["delete"],
         replace_changed=params["replace_changed"],
         accept_fewer=params["accept_fewer"],
+        accept_clock=params["accept_clock"],
         writer_wait_s=params["writer_wait_s"],
         timeout_s=params["timeout_s"],
         dry_run=check_mode,
@@ -186,6 +194,7 @@ def main() -> None:
             "delete": {"type": "bool", "default": False},
             "replace_changed": {"type": "bool", "default": False},
             "accept_fewer": {"type": "bool", "default": False},
+            "accept_clock": {"type": "bool", "default": False},
             "writer_wait_s": {"type": "float", "default": archive.WRITER_WAIT_S},
             "timeout_s": {"type": "float", "default": archive.TIMEOUT_S},
             "fail_on_degraded": {"type": "bool", "default": False},

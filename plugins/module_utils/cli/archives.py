@@ -32,6 +32,11 @@ def register(commands: Commands) -> None:
         help="a person has decided: archives that are gone, or hold fewer rows than before, count as they are",
     )
     moving.add_argument(
+        "--accept-clock",
+        action="store_true",
+        help="a person has looked at the clock: it is right, whatever the journal and the newest rows say",
+    )
+    moving.add_argument(
         "--writer-wait",
         type=float,
         default=archive.WRITER_WAIT_S,
@@ -65,6 +70,7 @@ def _archive(context: Context) -> Answer:
             delete=options.delete,
             replace_changed=options.replace_changed,
             accept_fewer=options.accept_fewer,
+            accept_clock=options.accept_clock,
             writer_wait_s=options.writer_wait,
             timeout_s=options.timeout,
             dry_run=options.dry_run,

@@ -36,7 +36,7 @@ from ..core.fsio import fsync_dir, private_umask
 from ..core.journal import Journal, Operation
 from ..core.lease import Lease
 from ..core.progress import Report
-from . import archive_delete, archive_file, hot_backup
+from . import archive_clock, archive_delete, archive_file, hot_backup
 from .archive_file import ArchiveFile
 from .archive_selection import DIFFERS, ELSEWHERE, HELD, NEW, Choice, Selection
 from .connect import Deadline
@@ -61,6 +61,7 @@ def run(
     delete: bool = False,
     replace_changed: bool = False,
     accept_fewer: bool = False,
+    accept_clock: bool = False,
     writer_wait_s: float = WRITER_WAIT_S,
     timeout_s: float = TIMEOUT_S,
     dry_run: bool = False,
@@ -77,6 +78,7 @@ def run(
         replace_changed: a person has decided that rows which changed after they were archived count as they are now.
         accept_fewer: a person has decided that archives which are gone, or hold fewer rows than before, count as
             they are now.
+        accept_clock: a person has looked at the clock, and it is right, whatever the journal and the newest rows say.
         writer_wait_s: how long a deleting transaction may keep the service's writers waiting.
         dry_run: find out what would be done; nothing is written but private work files, which are removed.
         journal: where steps are noted; needed unless `dry_run`.
@@ -87,6 +89,7 @@ def run(
 
     Raises:
         LeaseError: other work on this host is under way.
+        PreconditionError: the clock may have jumped ahead.
         EngineError: no table could be archived; with one table, whatever was wrong with it.
     """
     clock = clock or Clock()
@@ -95,7 +98,8 @@ def run(
         raise InputError(f"older_than_days is a number from 1 to {_MOST_DAYS}, not {older_than_days}")
     if writer_wait_s <= 0:
         raise InputError(f"writer_wait_s must be above 0, not {writer_wait_s:g}")
-    cutoff = clock.now() - timedelta(days=older_than_days)
+    now = clock.now().replace(microsecond=0)
+    cutoff = now - timedelta(days=older_than_days)
     with contextlib.ExitStack() as stack:
         stack.enter_context(private_umask())
         operation = None
@@ -106,11 +110,18 @@ def run(
             operation = stack.enter_context(
                 journal.operation(OPERATION, tables=[table.name for table in tables], delete=delete)
             )
+        past = Journal(config.journal_file)
+        if not accept_clock:
+            archive_clock.require_lived_through(past.read(), cutoff, now, subject=str(config.journal_file))
         work = stack.enter_context(workspace(config, "archive", clock))
-        job = _Job(config, archives, work, cutoff.replace(microsecond=0), clock, operation, progress)
+        job = _Job(config, archives, work, cutoff, clock, operation, progress)
+        if accept_clock:
+            job.step(archive_clock.ACCEPTED)
+        else:
+            job.now = now
         job.options(delete=delete, replace_changed=replace_changed, writer_wait_s=writer_wait_s, timeout_s=timeout_s)
         job.accept_fewer = accept_fewer
-        job.noted = noted_rows(Journal(config.journal_file))
+        job.noted = noted_rows(past)
         result = job.go(tables)
         if operation is not None:
             operation.result = result["result"]
@@ -177,6 +188,7 @@ class _Job:
         self.notes: list[str] = []
         self.snapshots: dict[str, Path] = {}
         self.delete = self.replace_changed = self.accept_fewer = False
+        self.now: datetime | None = None
         self.noted: dict[tuple[str, str], int] = {}
         self.writer_wait_s = WRITER_WAIT_S
         self.deadline = Deadline(clock, TIMEOUT_S, OPERATION)
@@ -231,7 +243,7 @@ class _Job:
         snapshot = self._snapshot(table.database)
         selection = Selection(snapshot, self.work / "chosen.db", table, self.deadline, subject=str(database.path))
         try:
-            choice = selection.choose(self.cutoff)
+            choice = selection.choose(self.cutoff, now=self.now)
             self.step("chosen", archive=table.name, rows=sum(choice.months.values()), months=len(choice.months))
             held = self._held(table)
             for archive in held.values():
@@ -250,6 +262,8 @@ class _Job:
             "chosen": sum(choice.months.values()),
             "unreadable": choice.unreadable,
             "without_key": choice.without_key,
+            "waiting": choice.waiting,
+            "newest": utc_text(choice.newest) if choice.newest else "",
             "reused": reused,
             "months": months,
         }
@@ -346,8 +360,9 @@ class _Job:
         }
         selection.build(month, held, made, states, facts)
         self.step("built", archive=table.name, month=month)
-        self._make_directory()
-        archive = archive_file.publish(made, path, table, month, self._owner(), self.deadline)
+        with archive_file.usable(path):
+            self._make_directory()
+            archive = archive_file.publish(made, path, table, month, self._owner(), self.deadline)
         made.unlink()
         self.step(
             ARCHIVED,
@@ -444,6 +459,12 @@ class _Job:
         if choice.without_key:
             self.problems.append(
                 f"archive {table.name}: {choice.without_key} rows have no key; they stay in the database"
+            )
+        if choice.waiting and choice.newest and self.now and self.now - choice.newest > archive_clock.LONGEST_SILENCE:
+            self.notes.append(
+                f"archive {table.name}: {choice.waiting} rows wait: they are old for the clock, which says"
+                f" {utc_text(self.now)}, but not beside the newest row, of {utc_text(choice.newest)}; where the clock"
+                " is right, --accept-clock archives them"
             )
         for month in months:
             if month["differs"]:

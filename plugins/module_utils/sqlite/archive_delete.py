@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..core.errors import InputError, IntegrityError, PreconditionError, TimeoutExceeded
 from ..core.fsio import fsync_dir, fsync_file
-from .archive_file import ArchiveFile
+from .archive_file import ArchiveFile, usable
 from .archive_selection import newest, referenced
 from .connect import Deadline, connect, is_locked, require_database, sqlite_errors, uri
 from .fingerprint import quoted
@@ -161,8 +161,9 @@ class LiveTable:
         )
         rows, transactions, longest_s, last, tried = 0, 0, 0.0, 0, False
         # Also what a killed run renamed, or a person copied there, is on the disk before the first row goes.
-        fsync_file(archive.path)
-        fsync_dir(archive.path.parent)
+        with usable(archive.path):
+            fsync_file(archive.path)
+            fsync_dir(archive.path.parent)
         self.close()
         self._archive, self._held = archive.path, _identity(archive.path)
         with sqlite_errors(self._subject):

@@ -17,13 +17,13 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.config import ArchivedTable, Archives
-from ..core.errors import InputError, IntegrityError
+from ..core.errors import InputError, IntegrityError, PreconditionError
 from ..core.fsio import complete_file
 from .connect import SIDE_FILES, Deadline, reading, require_database, sqlite_errors
 from .fingerprint import quoted, rows_digest
@@ -61,15 +61,30 @@ class ArchiveFile:
     replaced: int
 
 
+@contextlib.contextmanager
+def usable(path: Path, how: str = "written") -> Iterator[None]:
+    """Turn what the system refuses inside, for a file or directory of archives, into an error that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise PreconditionError(
+            f"cannot be {how}: {error.strerror or error}",
+            subject=str(path),
+            untouched="the rows in the database, and the archives that are there",
+            remedy="look at the space, the mount and the rights there; the next run goes on",
+            errno=error.errno,
+        ) from None
+
+
 def path_of(directory: Path, name: str, month: str) -> Path:
     """Where the archive of a month is."""
     return directory / f"{name}_archive_{month}.db"
 
 
 def existing(directory: Path, name: str) -> dict[str, Path]:
-    """The archives of a table by month, by their names alone."""
+    """The archives of a table by month, by their names alone. Raises PreconditionError when nobody may look."""
     found = {}
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    with usable(directory, "read"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for path in sorted(directory.iterdir()):
             month = _month(path.name, name)
             if month:
@@ -79,7 +94,7 @@ def existing(directory: Path, name: str) -> dict[str, Path]:
 
 def remove_partial(directory: Path, name: str) -> None:
     """Remove what a killed run was about to give a name."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    with usable(directory), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for path in list(directory.iterdir()):
             if path.suffix == ".partial" and _month(path.stem, name):
                 path.unlink()

@@ -22,7 +22,6 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from ..core.journal import Journal
 from . import archive_file, hot_backup
 from .archive import fewer_than_noted, noted_reused, noted_rows, workspace
 from .archive_file import ArchiveFile
-from .archive_selection import compile_query, months_asked, query_parameters, same_key, with_months
+from .archive_selection import EVERY_TIME, compile_query, months_asked, query_parameters, same_key, with_months
 from .connect import Deadline, connect, reading, sqlite_errors, uri
 from .fingerprint import only_reading, quoted
 from .table_shape import Shape, equal_rows, listed, matching, read_shape
@@ -43,7 +42,6 @@ MOST_ROWS = 1000
 TIMEOUT_S = 600.0
 _MONTH = re.compile(r"[0-9]{6}")
 _FIRST, _LAST = "000000", "999999"
-_EVERY_TIME = datetime(9999, 12, 31, tzinfo=timezone.utc)
 
 
 def info(
@@ -355,12 +353,12 @@ class _Joined:
         self._timed.add(table.name)
         checking = connect(self._snapshot, timeout_s=5, mode="ro", immutable="1")
         try:
-            compile_query(checking, table, _EVERY_TIME, subject=str(self._database.path))
+            compile_query(checking, table, EVERY_TIME, subject=str(self._database.path))
         finally:
             checking.close()
-        with_months(self._con, _EVERY_TIME)
+        with_months(self._con, EVERY_TIME)
         self._con.execute(
-            f"CREATE TABLE archived.{_times(table)} AS {months_asked(table, shape)}", query_parameters(_EVERY_TIME)
+            f"CREATE TABLE archived.{_times(table)} AS {months_asked(table, shape)}", query_parameters(EVERY_TIME)
         )
         keys = ", ".join(f"k{number}" for number in range(len(shape.key)))
         self._con.execute(

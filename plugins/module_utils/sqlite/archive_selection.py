@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,14 @@ from .archive_file import ArchiveFile
 from .connect import Deadline, connect, sqlite_errors, uri
 from .fingerprint import only_reading, quoted, rows_digest
 from .row_time import month_of, read_time
-from .table_shape import Shape, equal_rows, listed, matching, read_shape, references
+from .table_shape import Shape, equal_rows, listed, matching, read_shape, references, same_value
 
 NEW, HELD, DIFFERS, ELSEWHERE = range(4)
 EXAMPLES = 20
+WAITS = "waits"
+# A later time than any row has, for all that a contract's query may give.
+EVERY_TIME = datetime(9999, 12, 31, tzinfo=timezone.utc)
+_LATEST = 50
 _CODECS = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
 
 
@@ -45,11 +49,15 @@ class Choice:
         months: number of rows by month.
         unreadable: rows whose time nobody can read; they stay.
         without_key: rows whose key holds a null; they stay.
+        newest: time of the newest row, not later than the clock's; None without any.
+        waiting: rows that are old for the clock, and not beside the newest row; they stay.
     """
 
     months: dict[str, int]
     unreadable: int
     without_key: int
+    newest: datetime | None
+    waiting: int
 
 
 def query_parameters(cutoff: datetime) -> dict[str, Any]:
@@ -78,17 +86,28 @@ def _asking(table: ArchivedTable, shape: Shape) -> str:
     return f'SELECT q."time", {listed(shape.key, "q")} FROM (\n{table.query.strip().rstrip(";")}\n) AS q'
 
 
-def with_months(con: sqlite3.Connection, cutoff: datetime) -> None:
-    """Let a connection tell months: empty when a time cannot be read, null when it is not older than `cutoff`."""
-    codec = _CODECS[str(con.execute("PRAGMA main.encoding").fetchone()[0])]
+def with_months(con: sqlite3.Connection, cutoff: datetime, waiting: datetime | None = None) -> None:
+    """Let a connection tell months: empty when a time cannot be read, null when it is not older than `cutoff`.
+
+    Args:
+        waiting: what is older than `cutoff` and not than this has the month `WAITS`.
+    """
+    codec = codec_of(con)
 
     def month(kind: str, data: bytes | None) -> str | None:
         moment = read_time(_value(kind, data, codec))
         if moment is None:
             return ""
-        return month_of(moment) if moment < cutoff else None
+        if moment >= cutoff:
+            return None
+        return month_of(moment) if waiting is None or moment < waiting else WAITS
 
     con.create_function("fluxmaint_month", 2, month)
+
+
+def codec_of(con: sqlite3.Connection) -> str:
+    """Python's name of the encoding of a database's text."""
+    return _CODECS[str(con.execute("PRAGMA main.encoding").fetchone()[0])]
 
 
 def months_asked(table: ArchivedTable, shape: Shape) -> str:
@@ -158,8 +177,12 @@ class Selection:
 
     # ---- choosing
 
-    def choose(self, cutoff: datetime) -> Choice:
+    def choose(self, cutoff: datetime, *, now: datetime | None = None) -> Choice:
         """Run the contract's query, and keep what is older than `cutoff`, by month.
+
+        Args:
+            now: what the clock says. Rows wait that are not as much older than the newest row as `cutoff` is than this;
+                without it the clock is taken for right.
 
         Raises InputError when the query is not fit, or what it calls keys tells no single row.
         """
@@ -169,7 +192,9 @@ class Selection:
                 compile_query(checking, self.table, cutoff, subject=self.subject)
             finally:
                 checking.close()
-        with_months(self._con, cutoff)
+        with sqlite_errors(Path(self.subject)):
+            newest = self._newest(now) if now else None
+        with_months(self._con, cutoff, newest - (now - cutoff) if now and newest else None)
         keys = ", ".join(self.keys)
         numbers = self.ids if self.ids != self.keys else []
         # With the affinity of the table's own columns: else no index on them would be used in a comparison.
@@ -193,12 +218,48 @@ class Selection:
                 query_parameters(cutoff),
             )
             self._con.execute("DELETE FROM work.asked WHERE month IS NULL")
+            waiting = self._con.execute("DELETE FROM work.asked WHERE month = ?", (WAITS,)).rowcount
             unreadable = self._con.execute("DELETE FROM work.asked WHERE month = ''").rowcount
             nulls = " OR ".join(f"{key} IS NULL" for key in self.keys)
             without_key = self._con.execute(f"DELETE FROM work.asked WHERE {nulls}").rowcount
             self._require_keys()
         months = self._con.execute("SELECT month, count(*) FROM work.chosen GROUP BY month ORDER BY month").fetchall()
-        return Choice(dict(months), unreadable, without_key)
+        return Choice(dict(months), unreadable, without_key, newest, waiting)
+
+    def _newest(self, now: datetime) -> datetime | None:
+        """The newest time, not after `now`, of a row of any age.
+
+        Of rows that the contract's query gives; of all rows, where it takes the time from a column as it is.
+        """
+        query = self.table.query.strip().rstrip(";")
+        sources = [(f"(\n{query}\n)", "time"), *((self._table("main"), name) for name in self._time_columns(query))]
+        codec = codec_of(self._con)
+        newest = None
+        for source, name in sources:
+            time = f"x.{quoted(name)}"
+            asking = f"SELECT typeof({time}), CAST({time} AS BLOB) FROM {source} AS x"
+            # In most tables times are of one kind, and sort. Taking an older row for the newest one is only careful.
+            for what in (f"{asking} ORDER BY {time} DESC LIMIT {_LATEST}", asking):
+                rows = self._con.execute(what, query_parameters(EVERY_TIME))
+                moments = (read_time(_value(kind, data, codec)) for kind, data in rows)
+                found = max((moment for moment in moments if moment is not None and moment <= now), default=None)
+                if found is not None:
+                    newest = max(found, newest or found)
+                    break
+        return newest
+
+    def _time_columns(self, query: str) -> list[str]:
+        """Columns that hold exactly what the contract's query gives as the time, in a sample of rows."""
+        names = self.shape.names
+        time = 'q."time"'
+        same = [f"min({same_value('t.' + quoted(name), time)})" for name in names]
+        keys = matching(*([f"{prefix}.{quoted(key)}" for key in self.shape.key] for prefix in ("t", "q")))
+        found = self._con.execute(
+            f"SELECT {', '.join(same)} FROM (SELECT * FROM (\n{query}\n) LIMIT {_LATEST}) AS q"
+            f" CROSS JOIN {self._table('main')} AS t ON {keys}",
+            query_parameters(EVERY_TIME),
+        ).fetchone()
+        return [name for name, always in zip(names, found) if always]
 
     def _pair_columns(self) -> list[str]:
         count = len(self.shape.identity)

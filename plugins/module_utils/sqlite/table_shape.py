@@ -175,11 +175,12 @@ def matching(left: Sequence[str], right: Sequence[str]) -> str:
 
 def equal_rows(one: str, other: str, columns: Sequence[str]) -> str:
     """SQL that says that two rows hold exactly the same: values and storage classes, whatever the collation."""
-    conditions = []
-    for name in map(quoted, columns):
-        conditions.append(f"typeof({one}.{name}) = typeof({other}.{name})")
-        conditions.append(f"{one}.{name} COLLATE BINARY IS {other}.{name}")
-    return all_of(conditions)
+    return all_of([same_value(f"{one}.{name}", f"{other}.{name}") for name in map(quoted, columns)])
+
+
+def same_value(one: str, other: str) -> str:
+    """SQL that says that two values are exactly the same."""
+    return f"(typeof({one}) = typeof({other}) AND {one} COLLATE BINARY IS {other})"
 
 
 def all_of(conditions: Sequence[str]) -> str:

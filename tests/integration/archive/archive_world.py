@@ -118,8 +118,8 @@ class World:
 
     def archive(self, **options: Any) -> dict[str, Any]:
         config = self.config
-        options.setdefault("clock", Fixed())
-        return archive.run(config, journal=self.journal, **options)
+        clock = options.setdefault("clock", Fixed())
+        return archive.run(config, journal=Journal(self.journal.path, clock), **options)
 
     def plan(self, **options: Any) -> dict[str, Any]:
         return archive.run(self.config, dry_run=True, clock=Fixed(), **options)

@@ -170,7 +170,7 @@ def test_every_value_is_kept_exactly(tmp_path: Path, encoding: str) -> None:
     columns = 'id, part, n, typeof(n), "r e a l", typeof("r e a l"), t, hex(t), b, typeof(b), twice, more'
     name = 'odd ""näme'
     before = world.run_sql(f'SELECT {columns} FROM "{name}"')
-    result = world.archive(delete=True)
+    result = world.archive(delete=True, accept_clock=True)
     assert (result["archived"], result["deleted"]) == (6, 6)
     path = world.directory / "odd_archive_202605.db"
     assert repr(rows_of(path, name, columns)) == repr(before)
@@ -228,7 +228,7 @@ def test_a_new_row_with_a_key_that_is_not_the_tables_own_stays(tmp_path: Path) -
     for number in range(3):
         world.run_sql("INSERT INTO trades(id, timestamp, symbol) VALUES (?, '2026-06-01', 'SPY')", number)
     new = "INSERT INTO trades(id, part, timestamp, symbol, status) VALUES (1, 1, '2026-11-22', 'NEW', 'open')"
-    assert meanwhile(world, new)["deleted"] == 3
+    assert meanwhile(world, new, accept_clock=True)["deleted"] == 3
     assert [row[3] for row in world.lives()] == ["NEW"]
 
 
@@ -365,7 +365,8 @@ def test_a_row_that_others_refer_to_stays(world: World, action: str) -> None:
 def test_the_newest_row_stays_so_that_its_number_is_not_given_again(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.trades(10, 150)
-    assert world.archive(delete=True)["tables"][0]["months"][0]["kept"] == {"newest": 1}
+    result = world.archive(delete=True, accept_clock=True)
+    assert result["tables"][0]["months"][0]["kept"] == {"newest": 1}
     assert [row[0] for row in world.lives()] == [10]
     world.trades(1, 1)
     assert [row[0] for row in world.lives()] == [10, 11]
@@ -380,7 +381,7 @@ def test_autoincrement_remembers_its_numbers(tmp_path: Path) -> None:
             " status TEXT DEFAULT 'filled')"
         )
     world.trades(10, 150)
-    assert world.archive(delete=True)["deleted"] == 10
+    assert world.archive(delete=True, accept_clock=True)["deleted"] == 10
     world.trades(1, 1)
     assert [row[0] for row in world.lives()] == [11]
 
@@ -395,7 +396,7 @@ def test_a_table_without_primary_key_needs_key_columns(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no primary key"):
         world.archive()
     world.tables[0]["key"] = ["ref"]
-    assert world.archive(delete=True)["deleted"] == 300
+    assert world.archive(delete=True, accept_clock=True)["deleted"] == 300
     assert len(world.archived("fills")) == 300
     with world.live() as con:
         con.execute("INSERT INTO fills VALUES ('x', '2026-05-01', 1), ('x', '2026-11-22', 2)")
@@ -426,7 +427,7 @@ def test_bad_contracts_are_refused(world: World, change: dict[str, Any], message
     before = world.lives()
     world.tables[0].update(change)
     with pytest.raises(InputError, match=message):
-        world.archive(delete=True)
+        world.archive(delete=True, accept_clock=True)
     assert world.files() == {} and world.lives() == before
 
 
@@ -552,7 +553,7 @@ def test_archives_belong_to_the_service(world: World) -> None:
 
 @pytest.mark.parametrize("by", ["an older copy", "nothing"])
 def test_an_archive_that_is_gone_or_an_older_copy_ends_the_work_on_its_table(world: World, by: str) -> None:
-    world.archive(older_than_days=149)
+    world.archive(older_than_days=149, accept_clock=True)
     older = {path: path.read_bytes() for path in world.files().values()}
     world.archive(delete=True)
     newer = {path: path.read_bytes() for path in world.files().values()}
