@@ -86,6 +86,8 @@ def _json(pick: random.Random, now: datetime) -> list[bytes]:
         document.update(
             status=pick.choice((200, 404, 500)), duration_ms=round(pick.uniform(0, 300), pick.randint(0, 3))
         )
+    if pick.random() < 0.2:
+        document["upstream"] = {"status": pick.choice((200, 500)), "level": pick.choice((10, 40)), "text": "caf\xe9"}
     if pick.random() < 0.1:
         document["exc_info"] = "Traceback (most recent call last):\n  File \"x\", line 3\nKeyError: 'a'"
     items = list(document.items())
@@ -110,6 +112,8 @@ def _trace(pick: random.Random, now: datetime) -> list[bytes]:
     found = [b"Traceback (most recent call last):", b'  File "a.py", line %d, in f' % pick.randint(1, 99), b"    f()"]
     if pick.random() < 0.8:
         found.append(b"%s: refused %d" % (pick.choice((b"ConnectionError", b"a.b.OddError")), pick.randint(1, 99)))
+    if pick.random() < 0.1:
+        found += [b"  | ExceptionGroup: %d sub-exceptions" % pick.randint(1, 99), b"    | ValueError: no"]
     if pick.random() < 0.2:
         found += [b"", b"During handling of the above exception, another exception occurred:", b"", *found[:3]]
         found.append(b"KeyboardInterrupt")
@@ -128,6 +132,7 @@ def _strange(pick: random.Random, now: datetime) -> list[bytes]:
                 b"9999-99-99 99:99:99,999 - a - ERROR - x" if pick.random() < 0.01 else b"Bus error",
                 b"INFO:     Application startup complete.",
                 b"WARNING:root:careful",
+                b"%s: gone" % pick.choice((b"deadbeef0", b"0badbeef1", b"abcdefab2")),
             )
         )
     ]

@@ -34,6 +34,7 @@ class Totals:
     counts: Counter[tuple[int, str]] = field(default_factory=Counter)
     requests: Counter[tuple[int, str, str, str]] = field(default_factory=Counter)
     latencies: Counter[tuple[int, str, str, int]] = field(default_factory=Counter)
+    seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def grouped(lines: Sequence[bytes], fallback: int) -> list[Event]:
@@ -51,6 +52,9 @@ def grouped(lines: Sequence[bytes], fallback: int) -> list[Event]:
         last = events[-1] if events else None
         text = line.decode("utf-8", "replace")
         belongs = last is not None and read.kind in (Kind.INDENTED, Kind.BLANK)
+        group = forms._IN_GROUP.match(line) if read.kind is Kind.INDENTED and state else None
+        if group and last is not None and not last.exception:
+            last.exception = group["line"]
         if read.kind is Kind.OPENER:
             begun = state in ("", "chain") or line[:1].isspace()
             belongs = last is not None and begun and (last.first.kind is Kind.HEAD)
@@ -121,6 +125,10 @@ def count(lines: Sequence[bytes], fallback: int = 0, rules: Rules | None = None)
             totals.requests[(event.hour, *info.request)] += 1
         if info.id:
             totals.counts[event.hour, info.id] += 1
+            found = Times().seconds(event.lines[0][line.time], line.zone) if _timed(event) else None
+            seconds = event.hour * 3600 if found is None else found
+            first, last = totals.seen.get(info.id, (seconds, seconds))
+            totals.seen[info.id] = min(first, seconds), max(last, seconds)
         if line.latency is not None and info.request and not event.traceback:
             took = float(event.lines[0][line.latency]) * line.latency_ms
             totals.latencies[event.hour, info.request[0], info.request[1], bucket(took)] += 1

@@ -16,8 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timezone, tzinfo
-from itertools import accumulate, compress, islice
-from operator import eq, getitem, ne
+from functools import lru_cache
+from io import BytesIO
+from itertools import compress, islice, repeat
+from operator import attrgetter, eq, getitem, itemgetter, ne
 from typing import Any
 
 from . import forms
@@ -33,11 +35,20 @@ _MOST_SAMPLE_LINES = 30
 # What is known of lines is forgotten when it takes so much.
 _MOST_KNOWN = 40_000
 _MOST_KNOWN_BYTES = 32_000_000
-# Beyond that, the hour of each line is looked at.
-_MOST_BEGINNINGS = 6
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
+# What a line is, in bits: without a form of its own; one of which each has to be looked at; without a time of its own;
+# of a kind that is not known yet.
+_LOOSE, _SINGLE, _BARE, _NEW = 1, 2, 4, 8
+# From flags to 1 for those with the bit _SINGLE, and to 0 for others.
+_SINGLES = bytes(bool(flag & _SINGLE) for flag in range(256))
+_LOOSE_RUN = re.compile(b"%c+" % _LOOSE)
+_FLAG: Callable[[Any], int] = attrgetter("flag")
+_HOUR: Callable[[Any], slice] = attrgetter("hour")
+_LATENCY: Callable[[Any], slice] = attrgetter("latency")
 # For mypy: the pieces are bytes, as the places are slices.
 _GET: Callable[[bytes, slice], bytes] = getitem  # type: ignore[assignment]
+# Lines without a form that are remembered as what follows a line.
+_MOST_FOLLOWING = 64
 _DIGITS_IN_NAMES = re.compile(r"\d+")
 
 
@@ -89,26 +100,23 @@ class Info:
     """What is known of all lines of one kind."""
 
     __slots__ = (
-        "apart", "counts", "decides", "hour", "id", "kind", "latency", "latency_ms", "level", "loose",
-        "means", "message", "odd", "plain", "request", "restart", "single", "text", "time", "timed", "type",
-        "uvicorn", "zone",
+        "counts", "exact", "flag", "hour", "id", "kind", "latency", "latency_ms", "level", "means", "message", "pick",
+        "request", "restart", "text", "time", "timed", "type", "uvicorn", "zone",
     )  # fmt: skip
 
-    def __init__(self, line: Line, rules: Rules) -> None:
+    def __init__(self, line: Line, rules: Rules, *, exact: bool = True) -> None:
         self.kind = line.kind
-        self.loose = line.kind is not Kind.HEAD
         self.timed = line.hour != forms.NOWHERE
         self.hour, self.time, self.zone = line.hour, line.time, line.zone
         self.message = line.message
-        self.decides = line.decides
+        # What of a line decides.
+        self.pick: Callable[[bytes], Any] = itemgetter(*line.decides) if line.decides else _nothing
         self.latency, self.latency_ms = line.latency, line.latency_ms
         self.uvicorn = line.logger.startswith("uvicorn")
-        # As uvicorn's own handler writes it: without a time, or with that of systemd's journal alone.
-        self.plain = not self.loose and (not self.timed or line.logger == forms.JOURNAL)
         self.level = line.level
         self.request = (line.method, route(line.target), line.status) if line.status else None
         self.text = normalise(line.text)
-        self.restart = bool(re.search(rules.restart, self.text))
+        self.restart = _search(rules.restart, self.text)
         self.type = _type(line)
         names = ["events"]
         serious = line.level in ("CRITICAL", "ERROR", "WARNING")
@@ -124,23 +132,39 @@ class Info:
             names.append("requests")
         if self.restart:
             names.append("restarts")
-        if re.search(rules.failed_trade, self.text):
+        if _search(rules.failed_trade, self.text):
             names.append("failed_trades")
-        if re.search(rules.api_error, self.text):
+        if _search(rules.api_error, self.text):
             names.append("api_errors")
         self.counts = tuple(names)
         self.id = "" if self.request and not serious else fingerprint(self.level, self.type, self.text)
-        # Whether each of its lines has to be looked at.
-        self.single = not self.loose and (self.decides is not None or self.latency is not None or self.restart)
         # The first kind of lines that means the same.
         self.means = self
-        self.apart = self.loose or self.single
-        self.odd = self.loose or self.plain
+        # Whether all lines of the kind are the same but for their digits: no id was taken out.
+        self.exact = exact
+        if line.kind is not Kind.HEAD:
+            self.flag = _LOOSE
+        else:
+            # As uvicorn's own handler writes it: without a time, or with that of systemd's journal alone.
+            self.flag = _BARE if not self.timed or line.logger == forms.JOURNAL else 0
+            if self.pick is not _nothing or self.latency is not None or self.restart:
+                self.flag |= _SINGLE
+
+    def alike(self, decides: tuple[slice, ...]) -> tuple[Any, ...]:
+        """What two kinds of lines have in common that need not be told apart."""
+        pairs = self.flag & _BARE or self.uvicorn or self.restart
+        places = self.hour, self.time, self.latency, self.message if pairs else None, *decides
+        found = [(place.start, place.stop) if place is not None else None for place in places]
+        return self.means, self.flag, self.latency_ms, self.uvicorn, *found
 
     @property
     def meaning(self) -> tuple[Any, ...]:
         """What its lines are counted as."""
         return self.id, self.level, self.type, self.text, self.counts, self.request, self.zone, self.timed
+
+
+def _search(pattern: str, text: str) -> bool:
+    return re.search(pattern, text) is not None
 
 
 def _with_cause(text: str, last: str) -> str:
@@ -149,9 +173,15 @@ def _with_cause(text: str, last: str) -> str:
 
 def _type(line: Line) -> str:
     """The class of the exception that an event is about, else its logger; without digits that could differ."""
-    found = forms.error_type(line.traceback.decode("utf-8", "replace")) or _class_of(line.traceback)
-    found = found or forms.error_type(line.text[:1000].decode("utf-8", "replace")) or line.logger
-    found = clean(found[:200].encode("utf-8", "surrogatepass"), 100)
+    found = ""
+    if line.traceback:
+        found = forms.error_type(line.traceback.decode("utf-8", "replace")) or _class_of(line.traceback)
+    return _type_shown((found or forms.error_type(line.text[:1000].decode("utf-8", "replace")) or line.logger)[:200])
+
+
+@lru_cache(maxsize=1000)
+def _type_shown(found: str) -> str:
+    found = clean(found.encode("utf-8", "surrogatepass"), 100)
     return _DIGITS_IN_NAMES.sub("<n>", found.replace("sqlite3.", "sqlite<n>.")).replace("sqlite<n>.", "sqlite3.")
 
 
@@ -174,15 +204,11 @@ class Counting:
         self._rules = rules
         self._times = Times(rules.zone)
         self._infos: dict[bytes, Info] = {}
-        self._beginnings: dict[bytes, bytes] = {}
-        self._odd: set[bytes] = set()
-        self._loose: set[bytes] = set()
-        self._bare: set[bytes] = set()
-        self._single: dict[bytes, slice] = {}
+        self._alike: dict[tuple[Any, ...], Info] = {}
         self._meanings: dict[tuple[Any, ...], Info] = {}
-        self._same_beginnings: dict[bytes, bytes] = {}
-        self._decided: dict[tuple[bytes, bytes], Info] = {}
-        self._caused: dict[tuple[bytes, bytes, bytes], Info] = {}
+        self._decided: dict[tuple[Info, Any], Info] = {}
+        self._caused: dict[tuple[Info, Any, Any], Info] = {}
+        self._followed: dict[tuple[Info, ...], int | None] = {}
         self._forget()
         self.begin(0, "", begun=False)
 
@@ -209,23 +235,20 @@ class Counting:
     def separable(self, before: bytes, line: bytes) -> bool:
         """Whether two lines can be counted apart: each is an event's first line, and they are no doubles."""
         first, second = self.info(before), self.info(line)
-        if first.loose or second.loose or line == before:
+        if (first.flag | second.flag) & _LOOSE or line == before:
             return False
-        return first.plain == second.plain or not self._pair(first, before, second, line)
+        return not (first.flag ^ second.flag) & _BARE or not self._pair(first, before, second, line)
 
     def seconds(self, line: bytes) -> int | None:
         """The time of a line, in seconds since 1970; None when it has none."""
         info = self.info(line)
-        if info.decides is not None and info.decides != slice(None):
-            info = Info(forms.parse(line), self._rules)
-        return self._times.seconds(line[info.time], info.zone) if info.timed else None
+        zone = info.zone if info.pick is _nothing else forms.parse(line).zone
+        return self._times.seconds(line[info.time], zone) if info.timed else None
 
     def info(self, line: bytes) -> Info:
-        """What is known of a line, which is read when it is the first of its kind."""
-        key = masked(line.translate(_DIGITS))
-        if key not in self._infos:
-            self._learn({key: line})
-        return self._infos[key]
+        """What is known of a line without its end, which is read when it is the first of its kind."""
+        key = line.translate(_DIGITS) + b"\n"
+        return self._infos.get(key) or self._of_mask(masked(key), key, line)
 
     def too_long(self, beginning: bytes) -> None:
         """Count a line that is too long to be held; `beginning` is enough of it for a sample."""
@@ -234,157 +257,152 @@ class Counting:
         self._strange(_Hours(self._times, self._fallback, only=self._text).at(0, self._zone), [beginning])
 
     def block(self, block: bytes) -> None:
-        """Count lines, which are separated by line feeds, from the beginning of an event up to the end of one."""
-        lines = block.split(b"\n")
-        keys = block.translate(_DIGITS).split(b"\n")
-        counts = Counter(keys)
-        new = counts.keys() - self._infos.keys()
-        if new:
-            indexes = self._mask(new, counts, keys)
-            first = {keys[index]: lines[index] for index in reversed(indexes)}
-            self._learn({key: line for key, line in first.items() if key not in self._infos})
-        last = dict(zip(keys, lines))
-        odd = counts.keys() & self._odd
-        indexes = list(compress(range(len(keys)), map(odd.__contains__, keys))) if odd else []
-        loose, bare = odd & self._loose, odd & self._bare
-        events = self._grouped(lines, keys, [index for index in indexes if keys[index] in loose] if loose else [])
-        doubles = self._doubles(
-            events, lines, keys, loose, bare, [index for index in indexes if keys[index] in bare] if bare else []
-        )
-        hours = self._hours_of(block, lines, keys, counts, last)
+        """Count lines, each with its line feed, from the beginning of an event up to the end of one."""
+        size = len(block)
+        if not block.endswith(b"\n"):
+            block += b"\n"
+        lines = BytesIO(block).readlines()
+        kinds, flags = self._kinds(block, lines)
+        events = self._grouped(lines, kinds, flags)
+        doubles = self._doubles(events, lines, kinds, flags)
+        hours = self._hours_of(lines, kinds)
         for index in doubles:
             self.tally.facts[hours.at(index, self._zone), "doubles_dropped"] += 1
             events.traces.pop(index, None)
         for index in events.strange:
             self._strange(hours.at(index, self._zone), events.of(index, lines))
-        for index, cause in events.traces.items():
-            self._traceback(keys[index], events.of(index, lines), cause, hours, index)
+        self._tracebacks(events, lines, kinds, hours)
         # What has been counted by itself is not counted with the others: it becomes a blank line.
+        blank = self._infos[b"\n"]
         for index in [*doubles, *events.traces]:
-            counts[keys[index]] -= 1
-            keys[index] = b""
+            kinds[index], flags[index] = blank, blank.flag
         if hours.only is not None:
-            self._add(counts, hours.only, keys, lines, last)
+            self._add(hours.only, kinds, flags, lines)
         else:
             for begin, end in hours.runs():
-                part, those = keys[begin:end], lines[begin:end]
-                self._add(Counter(part), hours.texts[begin], part, those, dict(zip(part, those)))
-        self.tally.facts[hours.at(-1, self._zone), "bytes"] += len(block) + 1
+                self._add(hours.texts[begin], kinds[begin:end], flags[begin:end], lines[begin:end])
+        self.tally.facts[hours.at(-1, self._zone), "bytes"] += size
         self._text = hours.text(-1)
         self._fallback = hours.at(-1, self._zone)
         if len(self._infos) > _MOST_KNOWN or self._known_bytes > _MOST_KNOWN_BYTES:
             self._forget()
 
     def _forget(self) -> None:
-        self._infos.clear()
-        self._beginnings.clear()
-        for known in (self._odd, self._loose, self._bare):
+        for known in (self._infos, self._alike, self._meanings, self._decided, self._caused, self._followed):
             known.clear()
-        self._single.clear()
-        self._meanings.clear()
-        self._same_beginnings.clear()
-        self._decided.clear()
-        self._caused.clear()
         self._known_bytes = 0
-        self._learn({b"": b""})
+        self.info(b"")
 
-    @staticmethod
-    def _mask(new: set[bytes], counts: Counter[bytes], keys: list[bytes]) -> list[int]:
-        """Take the ids out of keys that are not known, so that lines with ids are of one kind as well.
+    def _kinds(self, block: bytes, lines: list[bytes]) -> tuple[list[Info], bytearray]:
+        """What each line is, and its flags."""
+        keys = BytesIO(block.translate(_DIGITS)).readlines()
+        found: list[Any] = list(map(self._infos.get, keys, repeat(_UNKNOWN)))
+        flags = bytearray(map(_FLAG, found))
+        indexes = _at(flags, _NEW)
+        if indexes:
+            new = [keys[index] for index in indexes]
+            for index, key, mask in zip(indexes, new, BytesIO(masked(b"".join(new))).readlines()):
+                found[index] = info = self._infos.get(mask) or self._of_mask(mask, key, lines[index][:-1])
+                flags[index] = info.flag
+        return found, flags
 
-        Returns the indexes of these keys.
-        """
-        indexes = list(compress(range(len(keys)), map(new.__contains__, keys)))
-        masks = masked(b"\n".join([keys[index] for index in indexes])).split(b"\n")
-        for index, mask in zip(indexes, masks):
-            keys[index] = mask
-        for key in new:
-            del counts[key]
-        counts.update(masks)
-        return indexes
+    def _of_mask(self, mask: bytes, key: bytes, line: bytes) -> Info:
+        """What is known of lines whose keys without ids are `mask`; the first of them is read."""
+        info = self._infos.get(mask)
+        if info is None:
+            read = forms.parse(line)
+            info = Info(read, self._rules, exact=mask == key)
+            info = self._infos[mask] = info if info.flag & _LOOSE else self._same(info, read)
+            self._known_bytes += len(mask)
+        return info
 
-    def _learn(self, first: Mapping[bytes, bytes]) -> None:
-        """Read the first line of each new kind."""
-        for key, line in first.items():
-            info = Info(forms.parse(line), self._rules)
-            info.means = self._meanings.setdefault(info.meaning, info)
-            self._infos[key] = info
-            beginning = key[: info.hour.stop]
-            self._beginnings[key] = self._same_beginnings.setdefault(beginning, beginning)
-            if info.odd:
-                self._odd.add(key)
-                if info.loose:
-                    self._loose.add(key)
-                if info.plain:
-                    self._bare.add(key)
-            if info.single:
-                self._single[key] = info.decides or forms.NOWHERE
-            self._known_bytes += len(key)
+    def _same(self, info: Info, line: Line) -> Info:
+        """The kind that needs not be told apart from this one, when there is one already."""
+        info.means = self._meanings.setdefault(info.meaning, info)
+        return self._alike.setdefault(info.alike(line.decides), info)
 
-    def _grouped(self, lines: Sequence[bytes], keys: Sequence[bytes], loose: Sequence[int]) -> _Events:
-        """Find which lines belong to the event before them, among those at the indexes `loose`."""
+    def _grouped(self, lines: Sequence[bytes], kinds: Sequence[Info], flags: bytearray) -> _Events:
+        """Find which lines belong to the event before them."""
         events = _Events()
-        begin = -1 if self._begun else None  # an event of the block before
+        before = -1 if self._begun else None  # an event of the block before
         self._begun = True
-        closed = {-1}
-        expected = 0
-        for index in loose:
-            if index != expected:
-                self._following.head()
-                begin = index - 1
-            expected = index + 1
-            kind, line = self._infos[keys[index]].kind, lines[index]
-            # A traceback never becomes part of a line that is not understood, nor of what has been counted before.
-            alone = begin is None or (kind is Kind.OPENER and not self._following.in_traceback and begin in closed)
-            if not alone and self._following.belongs(kind, line):
-                if begin is not None and begin >= 0:
-                    events.extend(begin, index + 1)
-                    if self._following.in_traceback:
-                        events.traces[begin] = self._following.last
+        for match in _LOOSE_RUN.finditer(flags):
+            begin, end = match.span()
+            if begin == 0:
+                self._follow(events, lines, kinds, before, range(end))
                 continue
-            if kind is Kind.BLANK:
+            known = tuple(kinds[begin:end]) if end - begin <= _MOST_FOLLOWING and end < len(lines) else ()
+            if known in self._followed:
+                cause = self._followed[known]
+                events.extend(begin - 1, end)
+                if cause is not None:
+                    events.traces[begin - 1] = begin + cause
                 continue
             self._following.head()
-            begin = index
-            events.extend(begin, index + 1)
-            if kind is Kind.OPENER:
-                self._following.belongs(kind, line)
-                events.traces[begin] = b""
-            else:
-                events.strange.append(begin)
-                closed.add(begin)
-        if expected != len(lines):
+            whole = self._follow(events, lines, kinds, begin - 1, range(begin, end))
+            cause = events.traces.get(begin - 1)
+            # Only what the kinds of the lines tell: no id, no cause that is a part of a line.
+            if known and whole and (cause is None or cause >= 0) and all(kind.exact for kind in known):
+                self._followed[known] = None if cause is None else cause - begin
+                self._known_bytes += 8 * len(known)
+        if not flags or flags[-1] != _LOOSE:
             self._following.head()
         return events
 
-    def _doubles(
-        self,
-        events: _Events,
-        lines: list[bytes],
-        keys: list[bytes],
-        loose: set[bytes],
-        bare: set[bytes],
-        plain: Sequence[int],
-    ) -> set[int]:
+    def _follow(
+        self, events: _Events, lines: Sequence[bytes], kinds: Sequence[Info], before: int | None, run: range
+    ) -> bool:
+        """Give lines without a form, which stand together, to their events: the one that begins at `before`, or others.
+
+        Returns whether all belong to that one.
+        """
+        begin, whole = before, True
+        closed = {-1}
+        following = self._following
+        for index in run:
+            kind, line = kinds[index].kind, lines[index][:-1]
+            # A traceback never becomes part of a line that is not understood, nor of what has been counted before.
+            alone = begin is None or (kind is Kind.OPENER and not following.in_traceback and begin in closed)
+            if not alone and following.belongs(kind, line):
+                if begin is not None and begin >= 0:
+                    events.extend(begin, index + 1)
+                    if following.in_traceback:
+                        events.cause(begin, following.last, index, line)
+                continue
+            whole = False
+            if kind is Kind.BLANK:
+                continue
+            following.head()
+            begin = index
+            events.extend(begin, index + 1)
+            if kind is Kind.OPENER:
+                following.belongs(kind, line)
+                events.cause(begin, b"", index, line)
+            else:
+                events.strange.append(begin)
+                closed.add(begin)
+        return whole
+
+    def _doubles(self, events: _Events, lines: list[bytes], kinds: list[Info], flags: bytearray) -> set[int]:
         """The events that are there twice, by their first lines.
 
         Two handlers write the same line twice; or uvicorn's own handler, without a time, and another with one.
         """
         dropped: set[int] = set()
-        if any(map(eq, islice(lines, 1, None), lines)):
-            for index in compress(range(1, len(lines)), map(eq, lines[1:], lines)):
-                if index not in events.ends and keys[index] not in loose and keys[index] not in bare:
-                    dropped.add(index)
+        untimed = _LOOSE | _BARE
+        for before in _at(bytes(map(eq, islice(lines, 1, None), lines)), True):
+            if before + 1 not in events.ends and not flags[before + 1] & untimed:
+                dropped.add(before + 1)
         for begin, end in events.ends.items():
-            before = events.starts.get(begin)
-            timed = keys[begin] not in loose and keys[begin] not in bare
-            if timed and before is not None and lines[before:begin] == lines[begin:end]:
+            start = events.starts.get(begin)
+            if start is not None and not flags[begin] & untimed and lines[start:begin] == lines[begin:end]:
                 dropped.add(begin)
-        self._pairs(events, lines, keys, plain, dropped)
+        plain = sorted([*_at(flags, _BARE), *_at(flags, _BARE | _SINGLE)])
+        self._pairs(events, lines, kinds, plain, dropped)
         return dropped
 
     def _pairs(
-        self, events: _Events, lines: list[bytes], keys: list[bytes], plain: Sequence[int], dropped: set[int]
+        self, events: _Events, lines: list[bytes], kinds: list[Info], plain: Sequence[int], dropped: set[int]
     ) -> None:
         paired: set[int] = set()
         for index in plain:
@@ -395,187 +413,185 @@ class Counting:
             while after in dropped:
                 after = events.after(after)
             for other in (before, after):
-                if 0 <= other < len(lines) and other not in paired:
-                    one, two = self._infos[keys[index]], self._infos[keys[other]]
-                    if self._pair(one, lines[index], two, lines[other]) and (
-                        lines[index + 1 : events.after(index)] == lines[other + 1 : events.after(other)]
-                    ):
-                        paired.add(other)
-                        dropped.add(index)
-                        break
+                if not 0 <= other < len(lines) or other in paired:
+                    continue
+                if self._pair(kinds[index], lines[index], kinds[other], lines[other]) and (
+                    lines[index + 1 : events.after(index)] == lines[other + 1 : events.after(other)]
+                ):
+                    paired.add(other)
+                    dropped.add(index)
+                    break
 
     @staticmethod
     def _pair(one: Info, line: bytes, two: Info, other: bytes) -> bool:
         """Whether two lines, one of them from uvicorn's own handler, are the same event."""
-        if not one.plain:
+        if not one.flag & _BARE:
             one, line, two, other = two, other, one, line
-        if not one.plain or two.plain or not two.uvicorn or one.level != two.level:
+        if not one.flag & _BARE or two.flag & _BARE or not two.uvicorn or one.level != two.level:
             return False
         return one.message is not None and two.message is not None and line[one.message] == other[two.message]
 
-    def _hours_of(
-        self, block: bytes, lines: list[bytes], keys: list[bytes], counts: Counter[bytes], last: dict[bytes, bytes]
-    ) -> _Hours:
+    def _hours_of(self, lines: list[bytes], kinds: list[Info]) -> _Hours:
         """The text of the hour of each line; a line without a time has that of the line before it."""
-        only = self._only_hour(block, counts, last)
-        if only is not None and (not only or only == self._text or self._infos[keys[0]].timed):
-            return _Hours(self._times, self._fallback, only=only or self._text)
-        infos = self._infos
-        texts = [line[infos[key].hour] for line, key in zip(lines, keys)]
+        found = list(map(_GET, lines, map(_HOUR, kinds)))
         # A time that no calendar has is none.
-        same = {text: b"" if self._times.hour(text, None) is None else _one_form(text) for text in {b"", *texts}}
-        filled = [self._text]
-        filled += map(same.__getitem__, texts)
-        return _Hours(self._times, self._fallback, texts=list(accumulate(filled, _latest))[1:])
+        same = {text: b"" if self._times.hour(text, None) is None else _one_form(text) for text in {b"", *found}}
+        known = set(same.values()) - {b""}
+        if not known or (len(known) == 1 and (self._text in known or same[found[0]])):
+            return _Hours(self._times, self._fallback, only=known.pop() if known else self._text)
+        texts = list(map(same.__getitem__, found))
+        for index in [index for index, text in enumerate(texts) if not text]:
+            texts[index] = texts[index - 1] if index else self._text
+        return _Hours(self._times, self._fallback, texts=texts)
 
-    def _only_hour(self, block: bytes, counts: Counter[bytes], last: dict[bytes, bytes]) -> bytes | None:
-        """The hour of all lines that have a time; empty when none has one, None when they differ.
-
-        Lines of one kind have everything up to the hour in common, but for digits. If as many lines begin with the
-        very text of one of them as there are such lines, all of them have its hour.
-        """
-        beginnings = self._beginnings
-        sums: dict[bytes, int] = {}
-        examples: dict[bytes, bytes] = {}
-        for key, count in counts.items():
-            beginning = beginnings[key]
-            if beginning in sums:
-                sums[beginning] += count
-            else:
-                sums[beginning] = count
-                examples[beginning] = key
-        sums.pop(b"", None)
-        found: set[bytes] = set()
-        if len(sums) > _MOST_BEGINNINGS:
-            return None
-        for beginning, count in sums.items():
-            line, info = last[examples[beginning]], self._infos[examples[beginning]]
-            text = line[: len(beginning)]
-            if block.count(b"\n" + text) + block.startswith(text) != count:
-                return None
-            hour = line[info.hour]
-            if self._times.hour(hour, None) is None:
-                return None
-            found.add(_one_form(hour))
-        if any(key.startswith(beginning) for key in counts.keys() & self._loose for beginning in sums):
-            return None
-        return next(iter(found), b"") if len(found) < 2 else None
-
-    def _add(
-        self, counts: Counter[bytes], text: bytes, keys: list[bytes], lines: list[bytes], last: dict[bytes, bytes]
-    ) -> None:
-        """Count lines of one hour, by their keys. `last` is the last line of each key."""
+    def _add(self, text: bytes, kinds: list[Info], flags: bytearray, lines: list[bytes]) -> None:
+        """Count lines of one hour, by their kinds."""
         found: dict[Info, int] = {}
         newest: dict[Info, tuple[bytes, Info]] = {}
-        infos = self._infos
-        for key, count in counts.items():
-            info = infos[key]
-            if info.apart or count <= 0:
+        last = dict(zip(kinds, lines))
+        for info, count in Counter(kinds).items():
+            if info.flag & (_LOOSE | _SINGLE):
                 continue
-            line, means = last[key], info.means
-            if means not in found:
-                found[means] = count
-                newest[means] = line, info
-                continue
-            found[means] += count
-            before, its = newest[means]
-            if line[info.time] > before[its.time]:
-                newest[means] = line, info
+            found[info.means] = found.get(info.means, 0) + count
+            self._newer(newest, last[info], info)
         hours = _Hours(self._times, self._fallback, only=text)
-        single = counts.keys() & self._single.keys()
-        if single:
-            chosen = list(map(single.__contains__, keys))
-            self._add_singles(list(compress(keys, chosen)), list(compress(lines, chosen)), hours, found, newest)
-        oldest: dict[Info, tuple[bytes, Info]] = {}
-        new = {info for info in found if info.id and info.id not in self.tally.messages and not info.single}
-        for key, line in zip(keys, lines) if new else ():
-            means = infos[key].means
-            if means in new:
-                oldest[means] = line, infos[key]
-                new.remove(means)
-                if not new:
-                    break
+        single = flags.translate(_SINGLES)
+        if 1 in single:
+            self._add_singles(list(compress(kinds, single)), list(compress(lines, single)), hours, found, newest)
+        new = {info for info in found if info.id and info.id not in self.tally.messages}
+        oldest = self._oldest(new, kinds, lines) if new else {}
+        names: Counter[tuple[int, tuple[str, ...]]] = Counter()
         for info, count in found.items():
             if info.timed:
                 self._zone = info.zone
-            self._count(info, hours.at(0, self._zone), count, newest[info], oldest.get(info, newest[info]))
+            hour = hours.at(0, self._zone)
+            self._count(info, hour, count, newest[info], oldest.get(info, newest[info]))
+            names[hour, info.counts] += count
+        self._note(names)
+
+    def _newer(self, newest: dict[Info, tuple[bytes, Info]], line: bytes, info: Info) -> None:
+        """Note a line as the newest one of its meaning, unless that is known to be newer."""
+        before, its = newest.get(info.means, (b"", info))
+        if not before or self._seconds(info, line, 0) >= self._seconds(its, before, 0):
+            newest[info.means] = line, info
+
+    def _oldest(self, new: set[Info], kinds: list[Info], lines: list[bytes]) -> dict[Info, tuple[bytes, Info]]:
+        """The first lines of meanings, which are taken out of `new`."""
+        oldest: dict[Info, tuple[bytes, Info]] = {}
+        for kind, line in zip(kinds, lines):
+            info = self._decided_by((kind, kind.pick(line)), line) if kind.flag & _SINGLE else kind
+            if info.means in new:
+                oldest[info.means] = line, info
+                new.remove(info.means)
+                if not new:
+                    break
+        return oldest
 
     def _add_singles(
         self,
-        keys: list[bytes],
+        kinds: list[Info],
         lines: list[bytes],
         hours: _Hours,
         found: dict[Info, int],
         newest: dict[Info, tuple[bytes, Info]],
     ) -> None:
         """Count lines of one hour where digits decide; `found` and `newest` are added to."""
-        infos, decided = self._infos, self._decided
-        values = [*map(_GET, lines, map(self._single.__getitem__, keys))]
-        counts = Counter(zip(keys, values))
+        values = [kind.pick(line) for kind, line in zip(kinds, lines)]
+        counts = Counter(zip(kinds, values))
         # The newest line of each kind is only looked for where it is needed.
-        last = dict(zip(zip(keys, values), lines)) if any(self._needs_line(pair) for pair in counts) else {}
-        each = False
+        last = dict(zip(zip(kinds, values), lines)) if any(self._needs_line(pair) for pair in counts) else {}
+        infos: dict[tuple[Info, Any], Info] = {}
         for pair, count in counts.items():
-            info = infos[pair[0]]
-            if info.decides is not None:
-                info = decided.get(pair) or self._decide(pair, last[pair])
-            each = each or info.latency is not None or info.restart
+            info = infos[pair] = self._decided_by(pair, last.get(pair, b""))
             found[info.means] = found.get(info.means, 0) + count
-            newest[info.means] = last.get(pair, b""), info
-        if each:
-            self._each(list(zip(keys, values)), lines, hours)
+            self._newer(newest, last.get(pair, b""), info)
+        if any(info.latency is not None or info.restart for info in infos.values()):
+            self._each(list(map(infos.__getitem__, zip(kinds, values))), lines, hours)
 
-    def _needs_line(self, pair: tuple[bytes, bytes]) -> bool:
+    def _needs_line(self, pair: tuple[Info, Any]) -> bool:
         """Whether a line is needed to know what such lines are, or when they were seen last."""
-        info = self._infos[pair[0]]
-        decided = info if info.decides is None else self._decided.get(pair)
+        decided = pair[0] if pair[0].pick is _nothing else self._decided.get(pair)
         return decided is None or decided.id != ""
 
-    def _each(self, pairs: list[tuple[bytes, bytes]], lines: list[bytes], hours: _Hours) -> None:
+    def _each(self, infos: list[Info], lines: list[bytes], hours: _Hours) -> None:
         """Note the durations of requests, and the starts of the service."""
-        took: Counter[tuple[Info, int]] = Counter()
-        infos, decided = self._infos, self._decided
-        for pair, line in zip(pairs, lines):
-            info = infos[pair[0]]
-            if info.decides is not None:
-                info = decided[pair]
-            if info.latency is not None:
-                took[info, bucket(float(line[info.latency]) * info.latency_ms)] += 1
-            if info.restart:
-                self._restart(info, line, hours.at(0, info.zone if info.timed else self._zone))
-        for (info, number), count in took.items():
+        with_latency = [info.latency is not None and info.request is not None for info in infos]
+        timed = list(compress(infos, with_latency))
+        took = Counter(zip(timed, map(_GET, compress(lines, with_latency), map(_LATENCY, timed))))
+        for (info, text), count in took.items():
             if info.request is not None:
                 hour = hours.at(0, info.zone if info.timed else self._zone)
+                number = bucket(float(text) * info.latency_ms)
                 self.tally.latencies[hour, info.request[0], info.request[1], number] += count
+        for info, line in zip(infos, lines):
+            if info.restart:
+                self._restart(info, line, hours.at(0, info.zone if info.timed else self._zone))
 
-    def _decide(self, pair: tuple[bytes, bytes], line: bytes) -> Info:
-        info = self._decided[pair] = Info(forms.parse(line), self._rules)
-        info.means = self._meanings.setdefault(info.meaning, info)
-        self._known_bytes += len(pair[0]) + len(pair[1])
+    def _decided_by(self, pair: tuple[Info, Any], line: bytes) -> Info:
+        """What a line is by its kind and by what decides in it; it is read when that is new."""
+        if pair[0].pick is _nothing:
+            return pair[0]
+        info = self._decided.get(pair)
+        if info is None:
+            read = forms.parse(_end_off(line))
+            info = self._decided[pair] = self._same(Info(read, self._rules), read)
+            self._known_bytes += 300 + len(pair[1])
         return info
 
     def _restart(self, info: Info, line: bytes, hour: int) -> None:
-        text = line[info.message].strip() if info.message is not None else forms.parse(line).text
+        text = line[info.message].strip() if info.message is not None else forms.parse(_end_off(line)).text
         self.tally.restarts.append((self._seconds(info, line, hour), clean(text, 300)))
 
-    def _traceback(self, key: bytes, lines: list[bytes], last: bytes, hours: _Hours, index: int) -> None:
-        """Count an event with a traceback; one without a line before it is an error by itself."""
-        pair = key, last.translate(_DIGITS), b""
-        head = self._infos[key]
-        if head.decides is not None:
-            pair = key, pair[1], lines[0][head.decides]
-        info = self._caused.get(pair)
-        if info is None:
-            line = forms.parse(lines[0])
-            if line.kind is not Kind.HEAD:
-                line = Line(Kind.HEAD, level="ERROR")
-            info = self._caused[pair] = Info(replace(line, traceback=last or forms.TRACEBACK), self._rules)
-            self._known_bytes += sum(map(len, pair))
-        hour = hours.at(index, info.zone if info.timed else self._zone)
-        first = lines[0], info
-        self._count(info, hour, 1, first, first, whole=lines)
-        if info.restart:
-            self._restart(info, lines[0], hour)
+    def _tracebacks(self, events: _Events, lines: list[bytes], kinds: list[Info], hours: _Hours) -> None:
+        """Count the events with a traceback: those that may be samples by themselves, the others together."""
+        counts: Counter[tuple[Info, int]] = Counter()
+        newest: dict[tuple[Info, int], int] = {}
+        names: Counter[tuple[int, tuple[str, ...]]] = Counter()
+        tried: set[bytes] = set()
+        for index, cause in events.traces.items():
+            head = kinds[index]
+            value = head.pick(lines[index])
+            if cause >= 0 and kinds[cause].exact:
+                known: Any = kinds[cause]
+            else:
+                known = events.parts.get(index, lines[cause][:-1] if cause >= 0 else b"").translate(_DIGITS)
+            info = self._caused.get((head, value, known))
+            if info is None:
+                last = events.parts.get(index, lines[cause][:-1] if cause >= 0 else b"")
+                info = self._caused[head, value, known] = self._with_traceback(lines[index][:-1], last)
+                self._known_bytes += 300 + len(last)
+            hour = hours.at(index, info.zone if info.timed else self._zone)
+            if info.restart:
+                self._restart(info, lines[index], hour)
+            names[hour, info.counts] += 1
+            message = self.tally.messages.get(info.id)
+            if message is None or len(message.samples) < SAMPLES:
+                whole = events.of(index, lines)
+                text = b"".join(whole[:_MOST_SAMPLE_LINES])
+                if text not in tried:
+                    tried.add(text)
+                    first = lines[index], info
+                    self._count(info, hour, 1, first, first, whole=whole)
+                    continue
+            counts[info, hour] += 1
+            newest[info, hour] = index
+        for (info, hour), count in counts.items():
+            first = lines[newest[info, hour]], info
+            self._count(info, hour, count, first, first, whole=events.of(newest[info, hour], lines))
+        self._note(names)
+
+    def _with_traceback(self, first: bytes, last: bytes) -> Info:
+        """An event with a traceback; one without a line before it is an error by itself."""
+        line = forms.parse(first)
+        if line.kind is not Kind.HEAD:
+            line = Line(Kind.HEAD, level="ERROR")
+        return Info(replace(line, traceback=last or forms.TRACEBACK), self._rules)
+
+    def _note(self, names: Mapping[tuple[int, tuple[str, ...]], int]) -> None:
+        """Add the facts of events to the tally."""
+        for (hour, several), count in names.items():
+            for name in several:
+                self.tally.facts[hour, name] += count
 
     def _count(
         self,
@@ -586,10 +602,7 @@ class Counting:
         oldest: tuple[bytes, Info],
         whole: Sequence[bytes] = (),
     ) -> None:
-        """Add events of one meaning and hour to the tally."""
-        facts = self.tally.facts
-        for name in info.counts:
-            facts[hour, name] += count
+        """Add events of one meaning and hour to the tally, but for its facts."""
         if info.request is not None:
             method, target, status = info.request
             self.tally.requests[hour, method, target, status] += count
@@ -599,15 +612,16 @@ class Counting:
         last = self._seconds(newest[1], newest[0], hour)
         message = self.tally.messages.get(info.id)
         if message is None:
-            first = self._seconds(oldest[1], oldest[0], hour)
+            other = oldest[0] is not newest[0]
+            first = self._seconds(oldest[1], oldest[0], hour) if other else last
             message = self.tally.messages[info.id] = Message(info.level, info.type, info.text, first, last)
-            if oldest[0] is not newest[0]:
-                message.samples.append(clean(oldest[0], _MOST_SAMPLE))
+            if other:
+                message.samples.append(clean(_end_off(oldest[0]), _MOST_SAMPLE))
         message.last = max(message.last, last)
         message.first = min(message.first, last)
         if len(message.samples) < SAMPLES:
             # Together: a key may go over several lines.
-            sample = clean(b"\n".join((whole or [newest[0]])[:_MOST_SAMPLE_LINES]), _MOST_SAMPLE)
+            sample = clean(_end_off(b"".join((whole or [newest[0]])[:_MOST_SAMPLE_LINES])), _MOST_SAMPLE)
             if sample not in message.samples:
                 message.samples.append(sample)
 
@@ -620,7 +634,7 @@ class Counting:
         self.tally.facts[hour, "events"] += 1
         self.tally.facts[hour, "unparsed"] += 1
         if len(self.tally.unparsed) < SAMPLES:
-            self.tally.unparsed.append(clean(lines[0], 300))
+            self.tally.unparsed.append(clean(_end_off(lines[0]), 300))
 
 
 def _one_form(hour: bytes) -> bytes:
@@ -628,22 +642,55 @@ def _one_form(hour: bytes) -> bytes:
     return b"%d" % (int(hour) // 3600 * 3600) if hour.isdigit() else hour.replace(b"T", b" ")
 
 
-def _latest(before: bytes, text: bytes) -> bytes:
-    return text or before
+def _nothing(_line: bytes) -> bytes:
+    return b""
+
+
+def _end_off(line: bytes) -> bytes:
+    return line[:-1] if line.endswith(b"\n") else line
+
+
+def _at(flags: bytes | bytearray, value: int) -> list[int]:
+    """The indexes of a value, which is rare."""
+    found: list[int] = []
+    index = flags.find(value)
+    while index >= 0:
+        found.append(index)
+        index = flags.find(value, index + 1)
+    return found
+
+
+class _Unknown:
+    """Stands for a kind that is not known yet."""
+
+    flag = _NEW
+
+
+_UNKNOWN = _Unknown()
 
 
 class _Events:
     """The events of a block that are more than one understood line, by the indexes of their first lines.
 
-    `ends` and `starts` tell where they end and, by that, where they begin; `traces` the line that names the exception
-    of those with a traceback; `strange` are those that no form fits.
+    `ends` and `starts` tell where they end and, by that, where they begin; `traces`, of those with a traceback, the
+    index of the line that names the exception, or -1; `parts` what names it where that is a part of a line; `strange`
+    are those that no form fits.
     """
 
     def __init__(self) -> None:
         self.ends: dict[int, int] = {}
         self.starts: dict[int, int] = {}
-        self.traces: dict[int, bytes] = {}
+        self.traces: dict[int, int] = {}
+        self.parts: dict[int, bytes] = {}
         self.strange: list[int] = []
+
+    def cause(self, begin: int, last: bytes, index: int, line: bytes) -> None:
+        """Note what names the exception of an event, `last`, after its line at `index`."""
+        if last and last is line:
+            self.traces[begin] = index
+            self.parts.pop(begin, None)
+        elif self.traces.setdefault(begin, -1) < 0 and last:
+            self.parts[begin] = last
 
     def extend(self, begin: int, end: int) -> None:
         self.starts.pop(self.ends.get(begin, -1), None)

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..core.errors import IntegrityError
 from ..sqlite.connect import sqlite_errors
-from .counting import SAMPLES, Tally
+from .counting import SAMPLES, Message, Tally
 from .fingerprint import OTHER
 
 VERSION = 1
@@ -221,12 +221,13 @@ class LogDatabase:
         con = self.con
         count = con.execute("SELECT count(*) FROM messages").fetchone()[0]
         numbers: dict[str, int] = {}
+        others: list[tuple[str, Message]] = []
         for name, message in tally.messages.items():
             row = con.execute(
                 "SELECT id, first_time, last_time, samples FROM messages WHERE fingerprint = ?", (name,)
             ).fetchone()
             if row is None and count >= self._most_messages:
-                numbers[name] = self._other(message.first, message.last)
+                others.append((name, message))
             elif row is None:
                 count += 1
                 numbers[name] = self._insert(
@@ -241,6 +242,10 @@ class LogDatabase:
                     (min(first, message.first), max(last, message.last), json.dumps(samples[:SAMPLES]), number),
                 )
                 numbers[name] = number
+        if others:
+            first = min(message.first for _name, message in others)
+            number = self._other(first, max(message.last for _name, message in others))
+            numbers.update((name, number) for name, _message in others)
         return numbers
 
     def _other(self, first: int, last: int) -> int:

@@ -4,8 +4,8 @@
 """The forms of log lines: the guide's text, loguru, JSON, uvicorn's access lines, and what may follow a line.
 
 A line is read as bytes, and what is found in it is told as places (slices) in these bytes: lines that are the same
-but for their digits have the same places. Which digits they are changes nothing of what is read, except at the place
-that is called `decides`.
+but for their digits have the same places. Which digits they are changes nothing of what is read, except at the places
+that are called `decides`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ _JSON_TIME = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)(Z
 _EPOCH = re.compile(r"\d{10}(?:\d{3})?(?=\.|$)")
 # JSON forbids them, but which digits there are must not matter.
 _LEADING_ZEROS = re.compile(rb"([:\[,]\s*-?)0+(?=\d)")
-_ERROR_TYPE = re.compile(r"\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Timeout|Interrupt|Group))(?=[:(]|$)")
+_ERROR_ENDS = ("Error", "Exception", "Timeout", "Interrupt", "Group")
+_ERROR_TYPE = re.compile(rf"\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:{'|'.join(_ERROR_ENDS)}))(?=[:(]|$)")
 
 TRACEBACK = b"Traceback (most recent call last):"
 _OPENER = re.compile(rb"\s*(?:\+ Exception Group )?" + re.escape(TRACEBACK))
@@ -72,11 +73,13 @@ _LATENCIES = {
     **dict.fromkeys(("duration_s", "latency_s", "elapsed_s", "response_time_s", "process_time_s"), 1000.0),
 }
 
+_ESCAPE = re.compile(rb"\\u[0-9A-Fa-f]{4}")
+_MOST_PLACES = 8
 _METHOD, _STATUS = re.compile("[A-Z]{3,10}"), re.compile("[0-9]{3}")
 # Up to the value behind a name.
 _NAME_IN_JSON = {
     name: re.compile(rb'"%s"\s*:\s*"?' % re.escape(name.encode()))
-    for name in (*_TIMES, "repr", *_STATUSES, *_LATENCIES)
+    for name in (*_TIMES, "repr", *_JSON_LEVELS, *_STATUSES, *_LATENCIES)
 }
 
 
@@ -94,7 +97,7 @@ class Kind(Enum):
     STRANGE = "strange"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Line:
     """A line that has been read.
 
@@ -105,7 +108,7 @@ class Line:
         text: the message, as it stands in the log.
         message: the place of the message; None where it does not stand there as it is.
         traceback: the last line of the traceback that it holds.
-        decides: the place where it matters which digits stand there.
+        decides: the places where it matters which digits stand there.
     """
 
     kind: Kind
@@ -122,7 +125,7 @@ class Line:
     status: str = ""
     latency: slice | None = None
     latency_ms: float = 1.0
-    decides: slice | None = None
+    decides: tuple[slice, ...] = ()
 
     @property
     def bare(self) -> bool:
@@ -152,6 +155,8 @@ def parse(line: bytes) -> Line:
 
 def error_type(text: str) -> str:
     """The class of the exception that a message names; empty when it names none."""
+    if not any(end in text for end in _ERROR_ENDS):
+        return ""
     match = _ERROR_TYPE.search(text[:1000])  # each place costs what is behind it
     return match[1] if match else ""
 
@@ -216,12 +221,13 @@ def _text(line: bytes) -> Line | None:
         return None
     names = match.groupdict()
     begin, end = match.span("time")
-    level, logger = names.get("level") or b"", names.get("logger") or b""
-    if level and _level(level.decode()) == UNKNOWN:
+    word, logger = names.get("level") or b"", names.get("logger") or b""
+    level = _level(word.decode())
+    if word and level == UNKNOWN:
         return None
     return _head(
         line,
-        level=_level(level.decode()),
+        level=level,
         logger=logger.decode("utf-8", "replace"),
         message=slice(match.start("message"), len(line)),
         time=slice(begin, end),
@@ -279,16 +285,9 @@ def _head(
         hour=hour,
         zone=_zone(line[slice(*zone)]) if zone[0] >= 0 else None,
         message=message,
-        decides=_together(decides),
+        decides=tuple(decides),
         **request,
     )
-
-
-def _together(places: list[slice]) -> slice | None:
-    """The one place where digits matter; the whole line when there are several."""
-    if not places:
-        return None
-    return places[0] if len(places) == 1 else slice(None)
 
 
 def _level(word: str) -> str:
@@ -319,12 +318,12 @@ def _json(line: bytes) -> Line | None:
     if isinstance(level, dict):
         level = level.get("name")
     if isinstance(level, (int, float)):
+        decides.append(_only_place(line, _JSON_LEVELS, repr(level)))
         level = _level_of_number(level)
-        decides.append(slice(None))
     if not isinstance(text, str) and not isinstance(level, str):
         return None
     if b"\\u" in line:
-        decides.append(slice(None))
+        decides += _escapes(line)
     trace = _trace(document)
     request = _request(document, line, decides)
     time, hour, zone, zone_place = _json_time(document, line)
@@ -340,9 +339,15 @@ def _json(line: bytes) -> Line | None:
         hour=hour,
         zone=zone,
         traceback=trace.encode("utf-8", "surrogatepass"),
-        decides=_together(decides),
+        decides=tuple(decides),
         **request,
     )
+
+
+def _escapes(line: bytes) -> list[slice]:
+    """The places of characters that are named by their numbers; the whole line when those are many."""
+    places = [slice(*match.span()) for match in _ESCAPE.finditer(line)]
+    return places if len(places) <= _MOST_PLACES else [slice(None)]
 
 
 def _loaded(line: bytes) -> Any:
@@ -388,6 +393,13 @@ def _place(line: bytes, names: tuple[str, ...], value: str) -> slice | None:
     return None
 
 
+def _only_place(line: bytes, names: tuple[str, ...], value: str) -> slice:
+    """Where a JSON value stands that decides; the whole line when something else in it has such a name."""
+    place = _place(line, names, value)
+    named = sum(len(_NAME_IN_JSON[name].findall(line)) for name in names)
+    return place if place is not None and named == 1 else slice(None)
+
+
 def _json_time(document: dict[str, Any], line: bytes) -> tuple[slice, slice, int | None, slice | None]:
     """The place of the time, that of its hour, the zone's minutes, and the place of a zone whose digits matter."""
     names: tuple[str, ...] = _TIMES
@@ -419,10 +431,9 @@ def _request(document: dict[str, Any], line: bytes, decides: list[slice]) -> dic
     if not isinstance(method, str) or not _METHOD.fullmatch(method) or not isinstance(target, str):
         return {}
     code = str(status)
-    place = _place(line, _STATUSES, code) if _STATUS.fullmatch(code) else None
-    if place is None:
+    if not _STATUS.fullmatch(code) or _place(line, _STATUSES, code) is None:
         return {}
-    decides.append(place)
+    decides.append(_only_place(line, _STATUSES, code))
     request: dict[str, Any] = {"method": method, "target": target, "status": code}
     for name, factor in _LATENCIES.items():
         took = document.get(name)

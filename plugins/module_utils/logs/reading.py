@@ -34,7 +34,10 @@ from .times import zone_of
 
 DATABASE = "logs.db"
 _LOCK = "logs.lock"
-_CHUNK = 2 << 20
+# So much stays in the processor's cache while it is counted.
+_CHUNK = 256 << 10
+# An event that is larger is cut where the reading happens to be.
+_MOST_HELD_BYTES = 4 << 20
 # What is read between two transactions.
 _STEP_BYTES = 64 << 20
 _STEP_SIZE = 20_000
@@ -329,7 +332,7 @@ class _Run:
                 whole = len(batch) if at_end and self._quiet_since(batch[-1].time_us) else self._separable(batch)
                 held = batch[whole:]
                 if whole:
-                    text = b"\n".join(line for entry in batch[:whole] for line in entry.lines)
+                    text = b"".join(line + b"\n" for entry in batch[:whole] for line in entry.lines)
                     counting.block(text)
                     first_us, last_us = batch[0].time_us, batch[whole - 1].time_us
                     stream = replace(
@@ -338,9 +341,9 @@ class _Run:
                         last_hour=counting.last_hour,
                         first_time=first_us // 1_000_000 if stream.first_time is None else stream.first_time,
                         last_time=last_us // 1_000_000,
-                        offset=stream.offset + len(text) + 1,
+                        offset=stream.offset + len(text),
                     )
-                    stream = self.store(result, stream, len(text) + 1, gaps)
+                    stream = self.store(result, stream, len(text), gaps)
                     gaps = []
                 if at_end:
                     break
@@ -434,12 +437,12 @@ class _Reading:
         age = self._run.clock.now().timestamp() - self._modified()
         settled = not self._growing and (self._piece.compressed or (not self._piece.live and age >= _SETTLED_S))
         if settled and pending:
-            self._count(pending.removesuffix(b"\n"), len(pending))
+            self._count(pending)
             pending = b""
         elif pending and age >= _QUIET_S:
             whole = pending.rfind(b"\n") + 1
             if whole:
-                self._count(pending[: whole - 1], whole)
+                self._count(pending[:whole])
             pending = pending[whole:]
         return self._store(complete=settled)
 
@@ -461,14 +464,14 @@ class _Reading:
         end = block.rfind(b"\n") + 1
         if len(block) - end > MOST_LINE:  # a line that is too long to wait for its end
             if end:
-                self._count(block[: end - 1], end)
+                self._count(block[:end])
             self._counting.too_long(block[end : end + 1000])
             self._pass(block[end:])
             self._skipping = True
             return b""
         whole = self._separable(block, end) if end else 0
         if whole:
-            self._count(block[: whole - 1], whole)
+            self._count(block[:whole])
         return block[whole:]
 
     def _separable(self, block: bytes, size: int) -> int:
@@ -477,20 +480,19 @@ class _Reading:
         begin = block.rfind(b"\n", 0, end) + 1
         for _unused in range(_MOST_HELD_LINES):
             if begin == 0:
-                return 0 if size < 2 * _CHUNK else size
+                return 0 if size < _MOST_HELD_BYTES else size
             before = block.rfind(b"\n", 0, begin - 1) + 1
             if self._counting.separable(block[before : begin - 1], block[begin:end]):
                 return begin
             begin, end = before, begin - 1
         return size
 
-    def _count(self, block: bytes, size: int) -> None:
-        """Count lines that are `size` bytes, with the last line's end if it has one."""
+    def _count(self, block: bytes) -> None:
+        """Count lines, with their ends."""
         if self._first is None:
             self._first = self._time_in(block[:20_000].split(b"\n"))
         self._counting.block(block)
-        self._position += size
-        self._remember(block[-_REMEMBERED:] + b"\n" * (size - len(block)))
+        self._pass(block)
 
     def _pass(self, block: bytes) -> None:
         """Leave bytes behind that are not counted, or have been."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from fluxmaint.core.errors import IntegrityError
-from fluxmaint.logs import forms, journald, latency
+from fluxmaint.logs import fingerprint, forms, journald, latency
 from fluxmaint.logs.counting import Info, Rules
 from fluxmaint.logs.fingerprint import masked, normalise, route
 from fluxmaint.logs.redaction import clean, redact
@@ -90,6 +90,35 @@ def test_no_line_stops_the_reading_of_those_behind_it(line: dict[str, object], t
 
 def test_an_endless_name_of_an_error_takes_no_time() -> None:
     assert forms.error_type("A." * 200_000 + "x: y") == ""
+
+
+# What the patterns of `normalise` find, said in the simplest way.
+TIME = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:Z|[+-]\d\d:?\d\d\b)?|\b\d\d:\d\d:\d\d(?:[.,]\d+)?"
+NUMBER = r"(?<![\w)\]])[-+]?\d+(?:[.,:]\d+)*(?:[eE][-+]?\d+)?|\d+(?:[.,:]\d+)*"
+SYMBOL = r"(?<![\w<])[A-Z]{2,5}(?:[/_.-][A-Z]{1,5})?(?![\w>])"
+
+
+@given(
+    st.text(alphabet="aeEZTAB0123456789-+:.,/_()[]<> \n", max_size=60)
+    | st.lists(
+        st.sampled_from(["2026-01-05", "T", " ", "14:03", ":22", ",123", "Z", "+01:00", "x", "-1.5e-3", ")"])
+    ).map("".join)
+)
+def test_patterns_that_are_fast_find_what_simple_ones_find(text: str) -> None:
+    for fast, simple in ((fingerprint._TIME, TIME), (fingerprint._NUMBER, NUMBER), (fingerprint._SYMBOL, SYMBOL)):
+        assert [match.span() for match in fast.finditer(text)] == [match.span() for match in re.finditer(simple, text)]
+
+
+@given(
+    st.lists(st.sampled_from(["0", "a", "12345678", "deadbeef", "0a0b0c0d", "g", "_", " ", "-", "8f4ff31e-78de-5857-"]))
+)
+def test_every_id_that_is_replaced_is_masked(parts: list[str]) -> None:
+    line = "".join(parts)
+    found = [match.span() for match in fingerprint._ID.finditer(line)]
+    mask = masked(line.encode()).decode()
+    assert [mask[begin:end].strip("0-") for begin, end in found] == ["f"] * len(found)
+    kept = [index for index in range(len(line)) if not any(begin <= index < end for begin, end in found)]
+    assert [mask[index] for index in kept] == [line[index] for index in kept]
 
 
 DIGITS = bytes.maketrans(b"123456789", b"000000000")
