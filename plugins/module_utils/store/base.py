@@ -16,10 +16,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from ..core.errors import InputError, StoreError
 
 CHUNK = 1 << 20
+Piece = TypeVar("Piece")
 
 
 class ObjectMissing(StoreError):
@@ -178,7 +180,7 @@ class Store(abc.ABC):
             digest.update(piece)
         return digest.hexdigest()
 
-    def _interruptible(self, pieces: Iterator[bytes], key: str) -> Iterator[bytes]:
+    def _interruptible(self, pieces: Iterator[Piece], key: str) -> Iterator[Piece]:
         for piece in pieces:
             if self.interrupt is not None:
                 self.interrupt(f"transferring {key}")

@@ -26,11 +26,13 @@ from typing import Any
 from ..core.clock import Clock
 from ..core.errors import ConfigError, PreconditionError, StoreError
 from ..core.fsio import read_json
-from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Store, Unfinished, Version, checked_key
+from .base import CHUNK, AccessDenied, ObjectInfo, ObjectMissing, Piece, Store, Unfinished, Version, checked_key
 from .throttle import Throttle
 
 PART_BYTES = 8 << 20
 _SINGLE_PUT_BYTES = 2 * PART_BYTES
+# Servers copy at most 5 GiB in one request, and answer only when they are done.
+COPY_BYTES = 512 << 20
 _MOST_PARTS = 9000
 # Parts on their way at once; one more is being read, so that memory stays at four of them.
 _PARALLEL = 3
@@ -56,6 +58,7 @@ class S3Store(Store):
         write_credentials_file: of the same form, used for writing alone, when the first may only read.
         bandwidth_limit_bytes_s: most bytes a second while storing, in each direction; 0 is no limit.
         retries: attempts for each request after the first one failed.
+        copy_bytes: what is larger is copied within the server in parts of this size; at least 5 MiB.
     """
 
     def __init__(
@@ -75,12 +78,14 @@ class S3Store(Store):
         connect_timeout_s: float = 10,
         read_timeout_s: float = 60,
         retries: int = 3,
+        copy_bytes: int = COPY_BYTES,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
         self.bucket = bucket
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self._lock_days = lock_days
+        self._copy_bytes = copy_bytes
         self._clock = clock or Clock()
         self._up = Throttle(bandwidth_limit_bytes_s, self._clock)
         self._down = Throttle(bandwidth_limit_bytes_s, self._clock)
@@ -213,14 +218,13 @@ class S3Store(Store):
 
     def renew(self, key: str) -> None:
         """Let the server copy the object to a new version of itself: the old one may go, this one stays."""
+        where = {"Bucket": self.bucket, "Key": self._key(key)}
         with self._errors(key):
-            self._writer.copy_object(
-                Bucket=self.bucket,
-                Key=self._key(key),
-                CopySource={"Bucket": self.bucket, "Key": self._key(key)},
-                MetadataDirective="REPLACE",
-                **self._lock(),
-            )
+            found = self._client.head_object(**where)
+            if found["ContentLength"] <= self._copy_bytes:
+                self._writer.copy_object(CopySource=where, MetadataDirective="REPLACE", **self._lock(), **where)
+            else:
+                self._copy_parts(key, found["ContentLength"], found["ETag"])
 
     def put_new(self, key: str, data: bytes) -> None:
         """Store a new object, or raise StoreError when there is one.
@@ -256,27 +260,50 @@ class S3Store(Store):
     def _put_parts(self, key: str, stream: Any, size: int, *, new: bool) -> None:
         """Some parts at once, each with its own checksum: one alone rarely fills a line, all would fill the memory."""
         length = max(PART_BYTES, -(-size // _MOST_PARTS))
+
+        def send(data: bytes, **part: Any) -> dict[str, Any]:
+            checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+            body = self._up.body(io.BytesIO(data))
+            sent = self._writer.upload_part(Body=body, ChecksumSHA256=checksum, **part)
+            return {"ETag": sent["ETag"], "ChecksumSHA256": checksum}
+
+        pieces = self._interruptible(iter(lambda: stream.read(length), b""), key)
+        self._in_parts(key, pieces, send, new=new, ChecksumAlgorithm="SHA256")
+
+    def _copy_parts(self, key: str, size: int, etag: str) -> None:
+        """The server copies some parts at once, of the very content that was looked at; none passes through here."""
+        length = max(self._copy_bytes, -(-size // _MOST_PARTS))
+        source = {"CopySource": {"Bucket": self.bucket, "Key": self._key(key)}, "CopySourceIfMatch": etag}
+
+        def copy(first: int, **part: Any) -> dict[str, Any]:
+            last = min(first + length, size) - 1
+            try:
+                done = self._writer.upload_part_copy(CopySourceRange=f"bytes={first}-{last}", **source, **part)
+            except self._boto.errors as error:
+                if _code(error) in _EXISTS:
+                    raise StoreError("was changed while the server copied it", subject=key) from None
+                raise
+            return {"ETag": done["CopyPartResult"]["ETag"]}
+
+        self._in_parts(key, self._interruptible(iter(range(0, size, length)), key), copy, new=False)
+
+    def _in_parts(
+        self, key: str, pieces: Iterator[Piece], send: Callable[..., dict[str, Any]], *, new: bool, **options: Any
+    ) -> None:
+        """One object from the parts that `send` makes of the pieces; after a failure nothing of it is left."""
         where = {"Bucket": self.bucket, "Key": self._key(key)}
-        upload = self._writer.create_multipart_upload(ChecksumAlgorithm="SHA256", **self._lock(), **where)["UploadId"]
+        upload = self._writer.create_multipart_upload(**options, **self._lock(), **where)["UploadId"]
         stopped = threading.Event()
 
-        def send(number: int, data: bytes) -> dict[str, Any]:
+        def one(number: int, piece: Piece) -> dict[str, Any]:
             if stopped.is_set():
                 return {}
-            checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-            sent = self._writer.upload_part(
-                UploadId=upload,
-                PartNumber=number,
-                Body=self._up.body(io.BytesIO(data)),
-                ChecksumSHA256=checksum,
-                **where,
-            )
-            return {"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum}
+            return {"PartNumber": number, **send(piece, UploadId=upload, PartNumber=number, **where)}
 
         try:
             with ThreadPoolExecutor(_PARALLEL) as pool:
                 try:
-                    parts = _sent(pool, send, self._interruptible(iter(lambda: stream.read(length), b""), key))
+                    parts = _sent(pool, one, pieces)
                 except BaseException:
                     stopped.set()
                     raise
@@ -321,7 +348,7 @@ class S3Store(Store):
             yield
         except self._boto.errors as error:
             answer = getattr(error, "response", {}) or {}
-            code = str(answer.get("Error", {}).get("Code", type(error).__name__))
+            code = _code(error)
             text = str(answer.get("Error", {}).get("Message", "") or error)
             facts = {"endpoint": self.endpoint, "bucket": self.bucket, "code": code}
             where = f"target {self.name} (bucket {self.bucket} at {self.endpoint})"
@@ -401,6 +428,12 @@ class _Boto:
         )
 
 
+def _code(error: Exception) -> str:
+    """What the server, or else the client library, calls an error."""
+    answer = getattr(error, "response", {}) or {}
+    return str(answer.get("Error", {}).get("Code", type(error).__name__))
+
+
 def _credentials(path: Path) -> tuple[str, str]:
     content = read_json(path)
     if path.stat().st_mode & 0o007:
@@ -415,7 +448,7 @@ def _credentials(path: Path) -> tuple[str, str]:
 
 
 def _sent(
-    pool: ThreadPoolExecutor, send: Callable[[int, bytes], dict[str, Any]], pieces: Iterator[bytes]
+    pool: ThreadPoolExecutor, send: Callable[[int, Piece], dict[str, Any]], pieces: Iterator[Piece]
 ) -> list[dict[str, Any]]:
     """Hand the pieces out, never more of them at once than the pool has threads."""
     running: set[Future[dict[str, Any]]] = set()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fluxmaint.backup import upload
 from fluxmaint.core.errors import StoreError
+from fluxmaint.store.base import AccessDenied
 from fluxmaint.store.path import PathStore
 from fluxmaint.store.s3 import PART_BYTES, S3Store
 
@@ -17,8 +21,6 @@ from tests.support.clocks import At
 from tests.support.seaweed import BUCKET, ObjectStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.world import World
 
 DAY_S = 86400
@@ -163,6 +165,82 @@ class TestRenewal:
         with store.read("x/object", after[0].version) as chunks:
             assert b"".join(chunks) == b"content"
         assert object_store.client().list_objects_v2(Bucket=BUCKET, Prefix="renew/x/")["KeyCount"] == 1
+
+
+def copying(world: World, object_store: ObjectStore, prefix: str, content: bytes, **options: Any) -> S3Store:
+    """A store that copies objects above 5 MiB, the least that a server takes, in parts, with one object in it."""
+    target = object_store.target(prefix, "admin")
+    store = S3Store(
+        **{key: target[key] for key in ("name", "endpoint", "bucket", "prefix")},
+        region="us-east-1",
+        credentials_file=Path(target["credentials_file"]),
+        copy_bytes=5 << 20,
+        **options,
+    )
+    file = world.top / "large"
+    file.write_bytes(content)
+    store.put_file("x/large", file, hashlib.sha256(content).hexdigest())
+    return store
+
+
+@pytest.mark.parametrize("lock_days", [0, 3])
+def test_what_is_too_large_for_one_copy_is_renewed_in_parts(
+    world: World, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, lock_days: int
+) -> None:
+    content = os.urandom((11 << 20) + 7)
+    store = copying(world, object_store, f"copied-{lock_days}", content, lock_days=lock_days)
+    copy, ranges = store._writer.upload_part_copy, []
+
+    def noted(**options: Any) -> Any:
+        ranges.append(options["CopySourceRange"])
+        return copy(**options)
+
+    monkeypatch.setattr(store._writer, "upload_part_copy", noted)
+    store.renew("x/large")
+    assert len(ranges) == 3
+    new, old = list(store.versions("x/"))[:2]
+    assert new.latest and new.size == len(content) and new.modified >= old.modified
+    with store.read("x/large", new.version) as chunks:
+        assert b"".join(chunks) == content
+    for version in (new, old):
+        until = store.retained_until("x/large", version.version)
+        # Without a lock of its own the bucket's default of one day holds.
+        assert until is not None and abs(until - At(days=lock_days or 1).now()) < timedelta(minutes=5)
+    for refused in (new, old):
+        with pytest.raises(AccessDenied):
+            store.delete("x/large", refused.version)
+    assert list(store.unfinished("x/")) == []
+
+
+def test_a_copy_that_fails_or_is_of_other_content_leaves_the_old_version(
+    world: World, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom((16 << 20) + 7)
+    store = copying(world, object_store, "copied", content)
+    before = [item.version for item in store.versions("x/")]
+    copy = store._writer.upload_part_copy
+
+    def fail(**options: Any) -> Any:
+        if options["PartNumber"] == 2:
+            raise ConnectionError("the line is cut")
+        return copy(**options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._writer, "upload_part_copy", fail)
+        with pytest.raises(StoreError, match="the line is cut"):
+            store.renew("x/large")
+    assert list(store.unfinished("x/")) == []
+    assert [item.version for item in store.versions("x/")] == before
+
+    def exchanged(**options: Any) -> Any:
+        if options["PartNumber"] == 3:
+            object_store.client().put_object(Bucket=BUCKET, Key="copied/x/large", Body=b"something else" * 1000000)
+        return copy(**options)
+
+    monkeypatch.setattr(store._writer, "upload_part_copy", exchanged)
+    with pytest.raises(StoreError, match="was changed while the server copied it"):
+        store.renew("x/large")
+    assert len(list(store.versions("x/"))) == len(before) + 1, "no mixture of both"
 
 
 class TestForms:
