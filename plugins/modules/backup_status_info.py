@@ -43,8 +43,8 @@ RETURN = r"""
 result:
   description:
     - V(ok); V(degraded) when something is missing, such as a target or a proof; V(overdue) when the newest or newest
-      proven generation is older than allowed; V(failed) when the last backup failed, no target can be reached or a
-      restore is unfinished.
+      proven generation is older than allowed; V(failed) when the last backup failed, no target can be reached, or a
+      restore or the upkeep of a database is unfinished.
   returned: success
   type: str
 reasons:
@@ -153,8 +153,16 @@ running_restore:
   description: Whether a restore is running now.
   returned: success
   type: bool
+upkeep:
+  description:
+    - What upkeep of the databases has left. Whether it is C(running) now. The vacuum that is C(unfinished), or null, with
+      its C(database), C(path), C(way), C(step), the C(units) that ran before and C(since) when it stands there, or an
+      C(error) alone when the record of it cannot be read. C(files) beside the databases, with C(path), C(bytes) and
+      whether the file is C(kept) because the database was damaged afterwards.
+  returned: success
+  type: dict
 held_units:
-  description: Units that a restore keeps from starting.
+  description: Units that a restore, or upkeep of a database, keeps from starting.
   returned: success
   type: list
   elements: str

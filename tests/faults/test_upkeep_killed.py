@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fluxmaint.cli.main import main
 from fluxmaint.core.errors import EngineError
+from fluxmaint.core.lease import Lease
+from fluxmaint.service import upkeep_job
 
 from tests.faults.disks import mounted, needs_mount
 
@@ -86,6 +89,7 @@ def test_upkeep_killed(tmp_path: Path, way: str, journal_mode: str, moment: str)
     try:
         status, _nothing = drive(world, moment)
         assert status == -signal.SIGKILL
+        require_told(world, way, moment)
         if not world.service.hold_file.exists():
             world.service.start(["writer.service"])  # as a reboot would
         assert world.state() == "old"
@@ -95,8 +99,24 @@ def test_upkeep_killed(tmp_path: Path, way: str, journal_mode: str, moment: str)
         world.journal.verify()
         again = world.maintain()
         assert (again["changed"], again["result"]) == (False, "ok"), again
+        assert upkeep_job.left(world.config) == {"running": False, "unfinished": None, "files": []}
     finally:
         world.service.stop()
+
+
+def require_told(world: UpkeepWorld, way: str, moment: str) -> None:
+    """What the killed run has left is told as `fluxmaint status` asks for it."""
+    left = upkeep_job.left(world.config)
+    assert left["running"] is False
+    during = [name for name in VACUUM[way] if name not in ("vacuum", "healthy", "ended", "incremental_vacuum")]
+    assert (left["unfinished"] is not None) is (moment in during)
+    if moment in during:
+        expected = {"database": "trades", "path": str(world.database), "way": way, "units": ["writer.service"]}
+        assert {name: left["unfinished"][name] for name in expected} == expected
+    names = {Path(item["path"]).name for item in left["files"]}
+    assert ("trades.db.checked" in names) is (moment not in ("measure", "check", "kept"))
+    assert not any(item["kept"] for item in left["files"])
+    assert all(item["bytes"] == Path(item["path"]).stat().st_size for item in left["files"])
 
 
 @pytest.mark.parametrize("moment", ["held", "placed", "started"])
@@ -111,6 +131,63 @@ def test_upkeep_killed_and_finished_at_boot(tmp_path: Path, moment: str) -> None
         assert world.state() == "old" and world.service.active() and not world.service.hold_file.exists()
         assert not (world.config.state_dir / "upkeep.json").exists()
         assert world.finish() is None
+    finally:
+        world.service.stop()
+
+
+NOWHERE = ("staging_dir", "recipients_file", "signing_key_file", "allowed_signers_file")
+BACKUP = {**{key: f"/nonexistent/{key}" for key in NOWHERE}, "timeout_s": 1, "signer": "a@b"}
+
+
+def test_status_tells_unfinished_upkeep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = world_for(tmp_path / "world", "stopped", "delete")
+    backup = {**BACKUP, "targets": [{"name": "local", "type": "path", "path": str(tmp_path)}]}
+    (world.directory / "config.d" / "backup.json").write_text(json.dumps({"backup": backup}))
+    config = ["--config", str(world.directory / "config.json")]
+
+    def told() -> tuple[dict[str, Any], str]:
+        assert main(["status", "--json", *config]) == 3
+        facts = json.loads(capsys.readouterr().out)
+        assert main(["status", *config]) == 3
+        return facts, capsys.readouterr().out
+
+    try:
+        facts, text = told()
+        assert facts["upkeep"] == {"running": False, "unfinished": None, "files": []}
+        assert "upkeep" not in text
+        assert drive(world, "linked")[0] == -signal.SIGKILL
+        facts, text = told()
+        assert facts["result"] == "failed"
+        assert "upkeep_unfinished" in [reason["code"] for reason in facts["reasons"]]
+        assert facts["upkeep"]["unfinished"]["step"] == "placing"
+        assert "  failed: upkeep of trades is unfinished: fluxmaint maintain --resume finishes or undoes it" in text
+        assert f"\nupkeep         unfinished: vacuum of {world.database} (stopped), placing at " in text
+        assert "writer.service ran before; beside it trades.db.before, trades.db.checked, trades.db.new" in text
+        with Lease(world.config.lease_file, purpose="backup"):
+            assert "upkeep_unfinished" in [reason["code"] for reason in told()[0]["reasons"]]
+        record = world.config.state_dir / "upkeep.json"
+        kept = record.read_bytes()
+        record.write_bytes(kept[:20])
+        assert "is not valid JSON" in told()[1]
+        record.write_text('{"database": "trades"}')
+        assert "upkeep.json is not ours" in told()[1]
+        record.write_bytes(kept)
+        assert world.finish() is not None
+        assert "upkeep" not in told()[1]
+    finally:
+        world.service.stop()
+
+
+def test_running_upkeep_is_not_told_as_unfinished(tmp_path: Path) -> None:
+    world = world_for(tmp_path / "world", "stopped", "delete")
+    seen = []
+    try:
+        world.maintain(progress=lambda step, _facts: seen.append((step, upkeep_job.left(world.config))))
+        assert all(left["running"] for _step, left in seen)
+        assert [left["unfinished"]["step"] for step, left in seen if step in ("begun", "recorded")] == [
+            "begun",
+            "placed",
+        ]
     finally:
         world.service.stop()
 

@@ -12,16 +12,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 from ..backup import catalog, layout, overview, restore, verify
 from ..core.clock import Clock, parse_utc, utc_text
 from ..core.config import MAX_AGE_S, MAX_PROVEN_AGE_S, Config
 from ..core.errors import EngineError, StoreError
-from ..core.human import age_text, duration_text
+from ..core.human import age_text, duration_text, size_text
 from ..core.journal import Journal
 from ..core.lease import held_by
 from ..core.run import Completed, run
+from . import upkeep_job
 from .units import HOLD_FILE, UNIT_DIR, SystemdService
 
 OK, DEGRADED, OVERDUE, FAILED = "ok", "degraded", "overdue", "failed"
@@ -38,9 +40,10 @@ def status(config: Config, *, clock: Clock | None = None, runner: Runner = run) 
     Returns:
         JSON-serialisable facts. `result` is `ok`, `degraded` (something is missing: a target, a proof), `overdue` (the
         newest or the newest proven generation is older than allowed) or `failed` (the last backup failed, no target
-        is in reach, a restore is unfinished). `reasons` says why, each with a `code` that stays the same while the
-        reason lasts, a `severity` (one of these words) and a `text`. On a verifier `verification` says what its last
-        run has found; a host that only verifies has no targets and no generations of its own.
+        is in reach, a restore or a database's upkeep is unfinished). `reasons` says why, each with a `code` that stays
+        the same while the reason lasts, a `severity` (one of these words) and a `text`. `upkeep` is what upkeep of the
+        databases has left. On a verifier `verification` says what its last run has found; a host that only verifies
+        has no targets and no generations of its own.
 
     Raises:
         ConfigError: this host neither makes nor verifies backups.
@@ -78,6 +81,7 @@ def status(config: Config, *, clock: Clock | None = None, runner: Runner = run) 
         "unfinished_restore": restoring["id"] if restoring and restoring["open"] else None,
         "running_restore": held_by(config.run_dir / "restore.lease") is not None,
         "held_units": SystemdService(config, clock=clock).held(),
+        "upkeep": upkeep_job.left(config),
         "verification": verify.status(config, clock),
     }
     reasons = judge(facts)
@@ -97,9 +101,10 @@ def judge(facts: Mapping[str, Any]) -> list[dict[str, str]]:
         what = f"restore {facts['unfinished_restore']} is unfinished"
         held = f" and holds {', '.join(facts['held_units'])} down" if facts["held_units"] else ""
         say(FAILED, "restore_unfinished", f"{what}{held}: fluxmaint restore --resume finishes or undoes it")
-    elif facts["held_units"]:
+    elif facts["held_units"] and not facts["upkeep"]["running"] and not facts["upkeep"]["unfinished"]:
         text = f"{', '.join(facts['held_units'])} cannot start, although no restore is unfinished"
         say(FAILED, "units_held", f"{text}: remove {UNIT_DIR}/UNIT.d/{HOLD_FILE} and run systemctl daemon-reload")
+    _judge_upkeep(facts["upkeep"], [] if facts["unfinished_restore"] else facts["held_units"], say)
     if facts["makes_backups"]:
         _judge_last_backup(facts, say)
         _judge_targets(facts["targets"], facts["newest"], say)
@@ -152,6 +157,29 @@ def _judge_last_backup(facts: Mapping[str, Any], say: Callable[[str, str, str], 
     elif last["result"] != OK:
         severity = DEGRADED if last["result"] == DEGRADED else FAILED
         say(severity, f"last_backup_{last['result']}", f"the last backup, {last['time']}, ended as {last['result']}")
+
+
+def _judge_upkeep(left: Mapping[str, Any], held: Sequence[str], say: Callable[[str, str, str], None]) -> None:
+    if left["running"]:
+        if held:
+            say(DEGRADED, "upkeep_running", f"upkeep of a database is running, for which {', '.join(held)} had to stop")
+        return
+    unfinished = left["unfinished"]
+    if unfinished:
+        remedy = "fluxmaint maintain --resume finishes or undoes it"
+        down = f" and holds {', '.join(held)} down" if held else ""
+        what = f"upkeep of {unfinished['database']}" if "database" in unfinished else "upkeep of a database"
+        why = f" ({unfinished['error']})" if "error" in unfinished else ""
+        say(FAILED, "upkeep_unfinished", f"{what} is unfinished{down}{why}: {remedy}")
+    for item in left["files"]:
+        if item["kept"]:
+            text = f"a database was damaged after its upkeep; how it was before is in {item['path']}"
+            say(FAILED, "upkeep_damaged", text)
+    rest = [item for item in left["files"] if not item["kept"]]
+    if rest and not unfinished:
+        size = size_text(sum(item["bytes"] for item in rest))
+        what = f"upkeep was interrupted and left {size} in {', '.join(item['path'] for item in rest)}"
+        say(DEGRADED, "upkeep_left", f"{what}: the next fluxmaint maintain removes it")
 
 
 def _judge_targets(targets: Mapping[str, Any], newest: str, say: Callable[[str, str, str], None]) -> None:
@@ -223,6 +251,8 @@ def text(facts: Mapping[str, Any]) -> str:
     now = parse_utc(facts["time"])
     lines = [f"{facts['service']} on {facts['host']}: {facts['result'].upper()}"]
     lines += [f"  {reason['severity']}: {reason['text']}" for reason in facts["reasons"]]
+    if facts["upkeep"]["unfinished"]:
+        lines.append(f"upkeep         {_upkeep(facts['upkeep'])}")
     if facts["verification"]:
         lines.append(f"verification   {_verification(facts['verification'])}")
     if not facts["makes_backups"]:
@@ -250,6 +280,18 @@ def text(facts: Mapping[str, Any]) -> str:
 def _upcoming(item: Mapping[str, str], now: datetime) -> str:
     left = (parse_utc(item["at"]) - now).total_seconds()
     return f"{item['kind']} {item['at']} ({'in ' + duration_text(left) if left >= 0 else 'due now'})"
+
+
+def _upkeep(left: Mapping[str, Any]) -> str:
+    """Where a vacuum stands: what a person wants to know before finishing it."""
+    vacuum = left["unfinished"]
+    state = "running" if left["running"] else "unfinished"
+    if "error" in vacuum:
+        return f"{state}; {vacuum['error']}"
+    ran = f"; {', '.join(vacuum['units'])} ran before" if vacuum["units"] else ""
+    where = f"vacuum of {vacuum['path']} ({vacuum['way']}), {vacuum['step']} at {vacuum['since']}{ran}"
+    beside = ", ".join(Path(item["path"]).name for item in left["files"])
+    return f"{state}: {where}" + (f"; beside it {beside}" if beside else "")
 
 
 def _verification(found: Mapping[str, Any]) -> str:

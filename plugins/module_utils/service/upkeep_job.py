@@ -28,7 +28,7 @@ from ..core.config import Config, Database, Upkeep
 from ..core.errors import ConfigError, EngineError, IntegrityError, PreconditionError, as_engine_error
 from ..core.fsio import fsync_dir, private_umask, read_json, replace, write_json
 from ..core.journal import Journal, Operation
-from ..core.lease import Lease
+from ..core.lease import Lease, held_by
 from ..core.progress import Report
 from ..core.reserve import Reserve
 from ..sqlite import hot_backup, size, upkeep
@@ -37,6 +37,7 @@ from ..sqlite.upkeep import ANALYZE, STOPPED, VACUUM, WAITING, Action, Content, 
 from .size_history import UPKEEP, History, note
 
 DIRECTORY = ".fluxmaint-upkeep"
+_PURPOSE = "upkeep of databases"
 _RESERVE_BYTES = 1 << 20
 # Of the service's busy timeout, how long to wait for the one lock under which a database is written anew.
 _LOCK_SHARE = 0.25
@@ -91,6 +92,50 @@ def state_file(config: Config) -> Path:
 def unfinished(config: Config) -> dict[str, Any] | None:
     """The vacuum that a dead process has left, or that runs now; None when there is none."""
     return read_json(state_file(config)) if state_file(config).exists() else None
+
+
+def left(config: Config) -> dict[str, Any]:
+    """What upkeep has left on this host, for people: changes nothing.
+
+    Returns:
+        `running`: whether upkeep runs now, to which everything else belongs. `unfinished`: None, or of the vacuum that
+        was interrupted `database`, `path`, `way`, `step`, `since` and the `units` that ran before; `error` alone when
+        the record of it cannot be read. `files`: what lies beside the databases, each with `path`, `bytes` and whether
+        it is `kept`: the database from before upkeep that left it damaged.
+    """
+    for _look in range(2):  # upkeep may have ended, or begun, between two looks
+        owner = held_by(config.lease_file)
+        found = {"running": (owner or {}).get("purpose") == _PURPOSE, **_left_on_disk(config)}
+        if found["running"] or not (found["unfinished"] or found["files"]):
+            break
+    return found
+
+
+def _left_on_disk(config: Config) -> dict[str, Any]:
+    try:
+        noted = unfinished(config)
+        if noted is not None:
+            noted = {
+                **{key: noted[key] for key in ("database", "path", "way", "step", "units")},
+                "since": noted["saved_at"],
+            }
+    except (EngineError, KeyError, TypeError) as error:
+        noted = {"error": str(error) if isinstance(error, EngineError) else f"{state_file(config)} is not ours"}
+    databases = [Path(os.path.realpath(database.path)) for database in config.databases]
+    kept = {_beside(real, _KEPT) for real in databases}
+    files = []
+    for directory in sorted({real.parent / DIRECTORY for real in databases}):
+        for path in sorted(_private_files(directory)):
+            with contextlib.suppress(FileNotFoundError):
+                files.append({"path": str(path), "bytes": path.lstat().st_size, "kept": path in kept})
+    return {"unfinished": noted, "files": files}
+
+
+def _private_files(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir()) if directory.is_dir() and not directory.is_symlink() else []
+    except PermissionError:  # then there is something, and only root may know what
+        return [directory]
 
 
 def plan(
@@ -193,8 +238,8 @@ def resume(
 def _alone(config: Config, clock: Clock) -> Iterator[None]:
     """No restore, and no backup that would read a database while it is written anew, or keep it from being so."""
     config.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-    lease = Lease(config.lease_file, purpose="upkeep of databases", clock=clock)
-    with lease, Lease(config.run_dir / "backup.lock", purpose="upkeep of databases", clock=clock):
+    lease = Lease(config.lease_file, purpose=_PURPOSE, clock=clock)
+    with lease, Lease(config.run_dir / "backup.lock", purpose=_PURPOSE, clock=clock):
         unfinished_restore = restore.status(config)
         if unfinished_restore is not None and unfinished_restore["open"]:
             raise PreconditionError(

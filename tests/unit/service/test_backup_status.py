@@ -25,6 +25,15 @@ ENTRY = {"id": ID, "kind": "daily", "age_s": 14400, "bytes": 1500, "state": "com
 ENTRY |= {"suspect_on": [], "error": ""}
 
 
+VACUUM = {"database": "trades", "path": "/data/trades.db", "way": "stopped", "step": "placing"}
+VACUUM |= {"units": ["a.service"], "since": "2026-11-22T03:00:01Z"}
+COPY = {"path": "/data/.fluxmaint-upkeep/trades.db.before", "bytes": 2_000_000, "kept": False}
+
+
+def upkeep(running: bool = False, unfinished: Any = None, *files: dict[str, Any]) -> dict[str, Any]:
+    return {"running": running, "unfinished": unfinished, "files": list(files)}
+
+
 def facts(**changes: Any) -> dict[str, Any]:
     """A host whose backups are well; `changes` replace facts."""
     target = {"reachable": True, "error": "", "committed": 2, "orphans": 0, "newest": ID, "newest_proven": ID}
@@ -47,13 +56,21 @@ def facts(**changes: Any) -> dict[str, Any]:
         "due_by": "2026-11-24T04:00:00Z",
         "targets": {"offsite": target, "local": dict(target)},
         "generations": [
-            {**ENTRY, "proven_at": "2026-11-23T04:00:00Z", "targets": ["local", "offsite"],
-             "orphan_on": [], "missing_on": [], "suspect_on": [], "error": ""}
+            {
+                **ENTRY,
+                "proven_at": "2026-11-23T04:00:00Z",
+                "targets": ["local", "offsite"],
+                "orphan_on": [],
+                "missing_on": [],
+                "suspect_on": [],
+                "error": "",
+            }
         ],
         "lease": None,
         "unfinished_restore": None,
         "running_restore": False,
         "held_units": [],
+        "upkeep": upkeep(),
         "makes_backups": True,
         "verification": None,
         **changes,
@@ -103,6 +120,11 @@ def test_all_well_has_no_reason() -> None:
         ({"unfinished_restore": "r1"}, "failed", "restore_unfinished"),
         ({"unfinished_restore": "r1", "running_restore": True}, "degraded", "restore_running"),
         ({"held_units": ["a.service"]}, "failed", "units_held"),
+        ({"upkeep": upkeep(False, VACUUM, COPY)}, "failed", "upkeep_unfinished"),
+        ({"upkeep": upkeep(False, {"error": "not JSON"})}, "failed", "upkeep_unfinished"),
+        ({"upkeep": upkeep(False, None, COPY)}, "degraded", "upkeep_left"),
+        ({"upkeep": upkeep(False, None, {**COPY, "kept": True})}, "failed", "upkeep_damaged"),
+        ({"upkeep": upkeep(True, VACUUM, COPY), "held_units": ["a.service"]}, "degraded", "upkeep_running"),
         ({"verification": {"result": "never"}}, "degraded", "never_verified"),
         ({"verification": run(failed=[FAILED_PROOF], result="failed")}, "failed", f"proof_failed_{OLDER}"),
         ({"verification": run(result="degraded", problems=["x"])}, "degraded", "verification_degraded"),
@@ -125,6 +147,35 @@ def test_the_worst_reason_comes_first() -> None:
     assert [reason["severity"] for reason in reasons] == ["failed", "overdue"]
     assert "a.service" in reasons[0]["text"]
     assert "fluxmaint restore --resume" in reasons[0]["text"]
+
+
+def test_upkeep_that_runs_is_no_trouble() -> None:
+    assert backup_status.judge(facts(upkeep=upkeep(True, VACUUM, COPY))) == []
+
+
+def test_nobody_is_told_to_lift_the_hold_of_unfinished_upkeep() -> None:
+    (reason,) = backup_status.judge(facts(upkeep=upkeep(False, VACUUM, COPY), held_units=["a.service"]))
+    assert reason["text"] == (
+        "upkeep of trades is unfinished and holds a.service down: fluxmaint maintain --resume finishes or undoes it"
+    )
+    both = backup_status.judge(facts(upkeep=upkeep(False, VACUUM), held_units=["a.service"], unfinished_restore="r1"))
+    assert [reason["code"] for reason in both] == ["restore_unfinished", "upkeep_unfinished"]
+    assert "holds" not in both[1]["text"], "the restore holds it"
+
+
+def test_a_person_reads_where_upkeep_stands() -> None:
+    seen = facts(upkeep=upkeep(False, VACUUM, COPY))
+    seen["reasons"] = backup_status.judge(seen)
+    assert (
+        "upkeep         unfinished: vacuum of /data/trades.db (stopped), placing at 2026-11-22T03:00:01Z; a.service ran"
+        " before; beside it trades.db.before"
+    ) in backup_status.text(seen).splitlines()
+    assert "upkeep         running: vacuum" in backup_status.text(facts(upkeep=upkeep(True, VACUUM)))
+    assert "upkeep         unfinished; x" in backup_status.text(facts(upkeep=upkeep(False, {"error": "x"})))
+    left = backup_status.judge(facts(upkeep=upkeep(False, None, COPY)))
+    assert "left 2.0 MB in /data/.fluxmaint-upkeep/trades.db.before: the next fluxmaint maintain" in left[0]["text"]
+    verifier = facts(makes_backups=False, verification=run(), upkeep=upkeep(False, VACUUM))
+    assert "upkeep         unfinished" in backup_status.text(verifier)
 
 
 def test_what_a_person_reads() -> None:
