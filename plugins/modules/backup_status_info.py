@@ -155,9 +155,9 @@ running_restore:
   type: bool
 upkeep:
   description:
-    - What upkeep of the databases has left. Whether it is C(running) now. The vacuum that is C(unfinished), or null, with
-      its C(database), C(path), C(way), C(step), the C(units) that ran before and C(since) when it stands there, or an
-      C(error) alone when the record of it cannot be read. C(files) beside the databases, with C(path), C(bytes) and
+    - What upkeep of the databases has left. Whether it is C(running) now. The vacuum that is C(unfinished), or null,
+      with its C(database), C(path), C(way), C(step), the C(units) that ran before and C(since) when it stands there, or
+      an C(error) alone when the record of it cannot be read. C(files) beside the databases, with C(path), C(bytes) and
       whether the file is C(kept) because the database was damaged afterwards.
   returned: success
   type: dict
