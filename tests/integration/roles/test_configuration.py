@@ -54,6 +54,34 @@ VERIFIER = """
         - {name: config.d/verify.json, content: {verify: "{{ __backup_verify_section }}"}}
         - {name: names, content: "{{ __backup_verify_names }}"}
 """
+UNITS = """
+- hosts: production
+  gather_facts: false
+  connection: local
+  roles:
+    - {role: fluxhero.maintenance.agent, tags: never}
+    - {role: fluxhero.maintenance.backup, tags: never}
+    - {role: fluxhero.maintenance.database, tags: never}
+  tasks:
+    - ansible.builtin.template:
+        src: "{{ item.src }}"
+        dest: "{{ directory }}/{{ item.name }}"
+        mode: "0600"
+      vars:
+        __database_job: "{{ item.job | default({}) }}"
+      loop:
+        - {name: backup, src: "{{ templates }}/backup/templates/fluxmaint-backup@.service"}
+        - name: cleanup-cache
+          src: "{{ templates }}/database/templates/job.service"
+          job: "{{ __database_cache_cleanup_job }}"
+        - name: export
+          src: "{{ templates }}/database/templates/job.service"
+          job: "{{ __database_export_job }}"
+    - ansible.builtin.copy:
+        content: "{{ __agent_config | to_json }}"
+        dest: "{{ directory }}/config.json"
+        mode: "0600"
+"""
 
 
 def rendered(directory: Path, play: str = PLAYBOOK, **variables: Any) -> configuration.Config:
@@ -141,6 +169,16 @@ def test_one_variable_is_enough(tmp_path: Path, variables: dict[str, Any], what:
         assert "frontend" not in (tmp_path / "own" / "config.json").read_text().replace('"frontend": null', ""), what
     else:
         assert config.cache is None and config.health.websocket is None and config.archives is None, what
+
+
+def test_what_reaches_the_targets_does_so_in_one_environment(tmp_path: Path) -> None:
+    proxy = {"https_proxy": "http://proxy.example:3128", "NO_PROXY": "localhost,.example"}
+    rendered(tmp_path / "units", UNITS, templates=str(PROJECT / "roles"), backup_environment=proxy)
+    wanted = ['Environment="NO_PROXY=localhost,.example"', 'Environment="https_proxy=http://proxy.example:3128"']
+    for unit, expected in (("backup", wanted), ("cleanup-cache", wanted), ("export", [])):
+        lines = (tmp_path / "units" / unit).read_text().splitlines()
+        assert sorted(line for line in lines if line.startswith("Environment=")) == expected, unit
+        assert all(lines.index(line) > lines.index("[Service]") for line in expected)
 
 
 def test_a_verifier_reads_with_one_key_and_writes_proofs_with_another(tmp_path: Path) -> None:
