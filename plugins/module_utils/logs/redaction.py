@@ -32,13 +32,15 @@ _WORDS = rf"{_BARE}(?:[ \t]{{1,8}}(?!{_NEXT}|[A-Za-z_][\w.-]{{0,40}}:|HTTP/|[-|>
 _CHOSEN = re.compile(rf"({_CHOSEN_NAMES}{_EQUALS})(?!{_QUOTED}[\"'\[]){_WORDS}", re.IGNORECASE)
 # "the password is x", but not "the password is wrong".
 _ORDINARY = (
-    "an?|about|absent|already|available|bad|being|blank|changed|denied|deprecated|disabled|empty|enabled|expired|expiring|"
-    "for|from|ignored|in|incorrect|invalid|longer|malformed|missing|needed|never|no|none|not|now|null|of|ok|on|only|"
-    "optional|present|refused|rejected|required|revoked|rotated|set|still|the|to|too|unavailable|unchanged|unknown|unset|"
-    "unsupported|unused|updated|used|valid|weak|wrong"
+    "a|an|about|absent|accepted|all|already|also|always|available|bad|based|being|blank|cached|changed|checked|"
+    "configured|created|deleted|denied|deprecated|different|disabled|due|empty|enabled|encrypted|equal|expired|"
+    "expiring|for|from|generated|ignored|in|incorrect|invalid|kept|loaded|long|longer|lost|malformed|mandatory|"
+    "missing|needed|never|no|none|not|now|null|of|ok|on|only|optional|present|provided|read|refreshed|refused|"
+    "rejected|removed|renewed|required|reset|revoked|rotated|sent|set|short|shorter|still|stored|supplied|the|to|"
+    "too|unavailable|unchanged|unknown|unset|unsupported|unused|updated|used|valid|verified|weak|wrong"
 )
 _IS = (
-    r"\s{1,4}(?:(?:set|changed|reset)\s{1,4}to|is|was|are|were|to)(?:\s{0,4}:)?\s{1,4}"
+    r"\s{1,4}(?:(?:set|changed|reset)\s{1,4}to|is|was|are|were)(?:\s{0,4}:)?\s{1,4}"
     rf"(?!(?:{_ORDINARY})(?![\w/+-]))"
 )
 _SAID = re.compile(rf"((?:{_NAMES})[\w-]{{0,24}}{_IS})(?:\"[^\"]*|'[^']*|{_BARE})", re.IGNORECASE)

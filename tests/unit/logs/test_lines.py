@@ -230,6 +230,8 @@ def test_lone_hexadecimal_digits_are_a_key_unless_a_word_says_that_they_are_not(
         "the token is invalid, try again",
         "API key is not set",
         "signature was wrong",
+        "the credentials are loaded",
+        "sending the cookie to /login",
         "password authentication failed for user bob",
         "unexpected token '<' at 3",
         "token refresh took 3 ms",
