@@ -278,10 +278,7 @@ class _Joined:
         with sqlite_errors(self._database.path):
             shape = read_shape(self._con, table.table, table.key, subject=str(self._database.path))
             name = quoted(shape.table)
-            columns = ", ".join(
-                f"{quoted(column.name)} {quoted(column.declared) if column.declared else ''}"
-                for column in shape.columns
-            )
+            columns = ", ".join(f"{quoted(column.name)} {column.kind}".strip() for column in shape.columns)
             self._con.execute(f"CREATE TABLE archived.{name}({columns})")
             for archive in files:
                 self._one(table, shape, archive)

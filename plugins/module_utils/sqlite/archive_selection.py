@@ -198,11 +198,9 @@ class Selection:
         keys = ", ".join(self.keys)
         numbers = self.ids if self.ids != self.keys else []
         # With the affinity of the table's own columns: else no index on them would be used in a comparison.
-        types = {column.name: column.declared for column in self.shape.columns}
-        declared = [quoted(types[name]) if types[name] not in ("", "ANY") else "" for name in self.shape.key]
-        if self.shape.collations:
-            declared = [f"{kind} COLLATE {quoted(how)}" for kind, how in zip(declared, self.shape.collations)]
-        columns = ", ".join([*(f"{key} {kind}".strip() for key, kind in zip(self.keys, declared)), *numbers])
+        kinds = {column.name: column.kind for column in self.shape.columns}
+        typed = [f"{key} {kinds[name]}".strip() for key, name in zip(self.keys, self.shape.key)]
+        columns = ", ".join([*typed, *numbers])
         statements = (
             f"CREATE TABLE work.asked(n INTEGER PRIMARY KEY, month, {keys})",
             f"CREATE TABLE work.chosen(n INTEGER PRIMARY KEY, month, state INTEGER NOT NULL DEFAULT {NEW}, {columns})",

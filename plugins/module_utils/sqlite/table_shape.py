@@ -18,7 +18,12 @@ _FEW = 50  # conditions side by side; SQLite limits how deep an expression may b
 
 @dataclass(frozen=True)
 class Column:
-    """A visible column, as SQLite describes it; `generated` ones cannot be written."""
+    """A visible column, as SQLite describes it; `generated` ones cannot be written.
+
+    Attributes:
+        declared: its type; empty also for what a STRICT table calls ANY, and keeps as it is.
+        collation: how it compares, such as `NOCASE`; empty where this SQLite cannot tell.
+    """
 
     name: str
     declared: str
@@ -26,6 +31,13 @@ class Column:
     default: str | None
     key_position: int
     generated: bool
+    collation: str
+
+    @property
+    def kind(self) -> str:
+        """SQL for its type and its collation."""
+        collation = f"COLLATE {quoted(self.collation)}" if self.collation else ""
+        return f"{quoted(self.declared) if self.declared else ''} {collation}".strip()
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,6 @@ class Shape:
         key: columns whose values tell one row from all others.
         identity: what SQLite itself keeps unique: the name of the row's number, or the primary key where it has none.
         integer_key: the column that is the row's number; empty when there is none.
-        collations: how each key column compares, such as `NOCASE`; empty where this SQLite cannot tell.
         statements: `CREATE` statements of the table and its indexes.
     """
 
@@ -45,13 +56,18 @@ class Shape:
     key: tuple[str, ...]
     identity: tuple[str, ...]
     integer_key: str
-    collations: tuple[str, ...]
     statements: tuple[str, ...]
 
     @property
     def names(self) -> list[str]:
         """The visible columns."""
         return [column.name for column in self.columns]
+
+    @property
+    def collations(self) -> list[str]:
+        """How the key's columns compare."""
+        by_name = {column.name: column.collation for column in self.columns}
+        return [by_name[name] for name in self.key]
 
     @property
     def stored(self) -> list[str]:
@@ -81,7 +97,20 @@ def read_shape(con: sqlite3.Connection, table: str, key: Sequence[str] = (), *, 
         raise InputError(f"{table} is {what}; only ordinary tables can be archived", subject=subject)
     # hidden: 1 = hidden column of a virtual table, 2 and 3 = generated columns.
     rows = [row for row in con.execute(f"PRAGMA main.table_xinfo({quoted(name)})") if row[6] != 1]
-    columns = tuple(Column(row[1], row[2].upper(), bool(row[3]), row[4], row[5], row[6] in (2, 3)) for row in rows)
+    collations = _collations(sql, name, [row[1] for row in rows])
+    untyped = ("ANY",) if _strict(con, name) else ()
+    columns = tuple(
+        Column(
+            row[1],
+            "" if row[2].upper() in untyped else row[2].upper(),
+            bool(row[3]),
+            row[4],
+            row[5],
+            row[6] in (2, 3),
+            collation,
+        )
+        for row, collation in zip(rows, collations)
+    )
     by_name = {column.name.lower(): column.name for column in columns}
     lacking = [column for column in key if column.lower() not in by_name]
     if lacking:
@@ -106,11 +135,15 @@ def read_shape(con: sqlite3.Connection, table: str, key: Sequence[str] = (), *, 
         " ORDER BY name",
         (name,),
     )
-    statements = (sql, *(text for (text,) in indexes))
-    return Shape(name, columns, chosen, identity, number, _collations(sql, name, chosen), statements)
+    return Shape(name, columns, chosen, identity, number, (sql, *(text for (text,) in indexes)))
 
 
-def _collations(statement: str, table: str, columns: Sequence[str]) -> tuple[str, ...]:
+def _strict(con: sqlite3.Connection, table: str) -> bool:
+    """Whether a table is STRICT; a SQLite that does not know these has no `table_list` either."""
+    return any(row[5] for row in con.execute(f"PRAGMA main.table_list({quoted(table)})") if row[0] == "main")
+
+
+def _collations(statement: str, table: str, columns: Sequence[str]) -> list[str]:
     """How columns compare, told by an index over them in an empty table that is made for the question."""
     con = sqlite3.connect(":memory:")
     try:
@@ -118,10 +151,10 @@ def _collations(statement: str, table: str, columns: Sequence[str]) -> tuple[str
         con.execute(f"CREATE INDEX fluxmaint_probe ON {quoted(table)}({listed(columns)})")
         found = con.execute("PRAGMA index_xinfo(fluxmaint_probe)").fetchall()
     except sqlite3.Error:  # a function or a collation of the service; an archive cannot be made then, and says why
-        return ()
+        return [""] * len(columns)
     finally:
         con.close()
-    return tuple(str(row[4]).upper() for row in found if row[5])
+    return [str(row[4]).upper() for row in found if row[5]]
 
 
 def _without_rowid(con: sqlite3.Connection, table: str) -> bool:

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +18,25 @@ import deadly
 import pytest
 from archive_world import Fixed, World
 from fluxmaint.core.clock import Clock
+from fluxmaint.core.journal import Journal
 from fluxmaint.sqlite import archive, archive_delete, archive_file
 from fluxmaint.sqlite.connect import Deadline
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_archive_under_load import Service
 
 LOT = random.SystemRandom()
 
 
-def require_every_row(world: World, expected: dict[int, tuple[Any, ...]]) -> None:
-    """Nothing is lost, nothing is twice, and each archive is sound."""
-    live = {row[0]: row for row in world.lives()}
+def require_every_row(
+    world: World, expected: dict[int, tuple[Any, ...]], seen: dict[int, tuple[Any, ...]] | None = None
+) -> None:
+    """Nothing is lost, nothing is twice, and each archive is sound.
+
+    Args:
+        seen: the rows of the database, where others write to it.
+    """
+    live = seen or {row[0]: row for row in world.lives()}
     rows = world.archived()
     archived = {row[0]: row for row in rows}
     assert len(rows) == len(archived), "a row is in archives twice"
@@ -117,6 +128,44 @@ def test_a_disk_that_is_full_at_any_size(tmp_path: Path, monkeypatch: pytest.Mon
         require_every_row(copy, expected)
         assert len(copy.lives()) == 5
     assert codes[0] == deadly.FAILED and codes[-1] == 0
+
+
+def killed_after(world: World, seconds: float) -> bool:
+    """Archive in a process that another one kills; whether it was still at work."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            clock = Fixed(patient=True)
+            archive.run(world.config, journal=Journal(world.journal.path, clock), clock=clock, delete=True)
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+def test_killed_at_random_moments_while_the_service_writes(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.trades(9000, 150, every_s=400)
+    world.trades(1, 1)
+    expected = {row[0]: row for row in world.lives()}
+    service = Service(world.database)
+    try:
+        killed = [killed_after(world, LOT.uniform(0.05, 1.2)) for _time in range(6) if not require_old(world, expected)]
+    finally:
+        report = service.stop()
+    assert any(killed) and report["failures"] == []
+    require_old(world, expected)
+    assert world.archive(delete=True)["result"] == "ok"
+    require_old(world, expected)
+    assert len(world.archived()) == 9000 and len(world.lives()) == 1 + report["commits"]
+    assert world.run_sql("PRAGMA integrity_check") == [("ok",)]
+
+
+def require_old(world: World, expected: dict[int, tuple[Any, ...]]) -> None:
+    """As `require_every_row`, while new rows come."""
+    live = {row[0]: row for row in world.lives()}
+    require_every_row(world, {**{key: row for key, row in live.items() if row[2] == "NEW"}, **expected}, live)
 
 
 ACTIONS = st.lists(

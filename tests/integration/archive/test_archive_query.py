@@ -165,3 +165,17 @@ def test_rows_are_brought_back_as_the_document_says(world: World) -> None:
     assert world.run_sql("PRAGMA integrity_check") == [("ok",)]
     assert ask(world, "SELECT count(*) FROM trades").rows == [(72,)]
     assert world.archive(delete=True)["result"] == "ok", "and they can be archived again"
+
+
+def test_archived_rows_compare_as_the_table_does(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        "CREATE TABLE trades(id INTEGER PRIMARY KEY, timestamp TEXT, symbol TEXT COLLATE NOCASE, pnl NUMERIC,"
+        " status TEXT DEFAULT 'filled');",
+    )
+    world.trades(3, 150, pnl="7")
+    world.trades(2, 1, pnl="7")
+    sql = "SELECT count(*), min(typeof(pnl)) FROM trades WHERE symbol = 'spy' AND pnl = '7'"
+    before = world.run_sql(sql)
+    assert world.archive(delete=True)["deleted"] == 3
+    assert ask(world, sql).rows == before == [(5, "integer")]
