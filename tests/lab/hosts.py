@@ -5,12 +5,13 @@
 
 `create` leaves running hosts alone; with `--fresh` it destroys them first. Without names, `create`
 takes the hosts of the roles' scenarios and `destroy` every host there is. Molecule's `default` scenario
-holds the playbooks that do the work.
+holds the playbooks that do the work, for one process at a time.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
 
 PLAYBOOKS = names.ROOT / "molecule" / "default"
 INVENTORY = names.ROOT / "inventories" / "lab" / "hosts.yml"
-KNOWN = ("production", "staging", "standby", "bookworm", "store")
-SCENARIO_HOSTS = ("store", "staging", "bookworm")
+KNOWN = ("production", "staging", "standby", "trixie", "bookworm", "store")
+# Where the roles' scenarios run. The store is the drill's, too.
+ROLE_HOSTS = ("trixie", "bookworm")
+SCENARIO_HOSTS = ("store", *ROLE_HOSTS)
 
 
-def create(hosts: Sequence[str], *, fresh: bool = False) -> None:
-    """Create the hosts that do not run and wait until they answer; with `fresh`, from their bare image.
+def create(hosts: Sequence[str], *, fresh: bool = False, variant: str = "") -> None:
+    """Create the hosts that do not run and wait until they answer; with `fresh`, all of them anew.
 
-    Raises SetupError naming the log when a host does not come up.
+    They are bare, or of a `variant` of their image. Raises SetupError naming the log when a host does not come up.
     """
-    if fresh:
-        destroy(hosts)
-    _play("create", hosts)
+    _play("create", hosts, f"lab_fresh={str(fresh).lower()}", f"lab_variant={variant}")
 
 
 def destroy(hosts: Sequence[str]) -> None:
@@ -56,21 +57,25 @@ def existing() -> dict[str, str]:
     return {name[len(names.PREFIX) + 1 :]: state for name, state in pairs}
 
 
-def _play(playbook: str, hosts: Sequence[str]) -> None:
+def _play(playbook: str, hosts: Sequence[str], *variables: str) -> None:
     """Run one lifecycle playbook for the named hosts."""
     unknown = sorted(set(hosts) - set(KNOWN))
     if unknown:
         raise SetupError(f"No such host: {', '.join(unknown)}; there are {', '.join(KNOWN)}")
     if not hosts:
         return
-    run(
-        [
-            *(names.bin_path("ansible-playbook"), "--inventory", INVENTORY),
-            *("--extra-vars", f"lab_hosts={','.join(hosts)}", PLAYBOOKS / f"{playbook}.yml"),
-        ],
-        log=f"hosts-{playbook}",
-        env={"ANSIBLE_CONFIG": str(names.ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-    )
+    chosen = " ".join((f"lab_hosts={','.join(hosts)}", *variables))
+    with (names.LAB / "hosts.lock").open("w") as lock:
+        # All write .lab/ssh_config from the hosts that they see.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(
+            [
+                *(names.bin_path("ansible-playbook"), "--inventory", INVENTORY),
+                *("--extra-vars", chosen, PLAYBOOKS / f"{playbook}.yml"),
+            ],
+            log=f"hosts-{playbook}",
+            env={"ANSIBLE_CONFIG": str(names.ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        )
 
 
 def main() -> int:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make test`: run every step, go on after failures, and end with the totals.
 
-Steps that only compute run beside those that wait for hosts. The drill runs last and alone, because it
-measures time.
+Steps that only compute, the roles' scenarios and the tests of the drill run two at a time: their hosts differ.
+The drill runs last and alone, because it measures time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import hosts, names, sample, scenarios
+from . import deployed, hosts, names, sample, scenarios
 from .results import Count, judged, junit_count
 from .steps import SetupError, say, tail
 
@@ -66,15 +66,23 @@ class Runner:
         cwd: Path = names.ROOT,
         env: dict[str, str] | None = None,
         timeout_s: float = 900,
+        prepare: Callable[[], None] | None = None,
     ) -> bool:
         """Run one command with its own log; return whether it passed.
 
-        `reports` lists the JUnit reports that it wrote; without it the command is one test by itself.
+        `reports` lists the JUnit reports that it wrote; without it the command is one test by itself. `prepare` comes
+        first and may raise SetupError: the step has then failed.
         """
         log = names.LOGS / f"test-{name.replace(' ', '-')}.log"
         with _output:
             say(f"--> {name}")
         started = time.monotonic()
+        try:
+            if prepare:
+                prepare()
+        except SetupError as exc:
+            log.write_text(f"{exc}\n", encoding="utf-8")
+            return self.add(name, Count(failed=1), time.monotonic() - started, log)
         code = execute(argv, log, cwd=cwd, env={**environment(), **(env or {})}, timeout_s=timeout_s)
         duration_s = time.monotonic() - started
         count = judged(junit_count(reports()) if reports else None, code)
@@ -138,9 +146,9 @@ def execute(argv: Sequence[str | Path], log: Path, *, cwd: Path, env: dict[str, 
             _running.discard(process.pid)
 
 
-def side_by_side(lanes: Sequence[Callable[[], None]]) -> None:
-    """Run each in a thread of its own. Ctrl-C ends what they run, which has sessions of its own and does not get it."""
-    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
+def side_by_side(lanes: Sequence[Callable[[], None]], at_once: int = 2) -> None:
+    """Run them in threads. Ctrl-C ends what they run, which has sessions of its own and does not get it."""
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
         try:
             for job in [pool.submit(lane) for lane in lanes]:
                 job.result()
@@ -228,15 +236,16 @@ def run_computing(runner: Runner, wanted: Sequence[str]) -> None:
 
 
 def run_molecule(runner: Runner, chosen: Sequence[str]) -> None:
-    """The roles' scenarios, one after the other on their shared hosts; all of them start from bare hosts."""
+    """The roles' scenarios, one after the other, each on new hosts: bare ones, or with the service deployed."""
     started = time.monotonic()
     order = [name for name in scenarios.discover() if not chosen or name in chosen]
     unknown = sorted(set(chosen) - set(order))
+    bare = scenarios.prepared_roles(deployed.PLAYBOOK)
     log = names.LOGS / "hosts-create.log"
     try:
         if unknown or not order:
             raise SetupError(f"No such scenario: {', '.join(unknown)}" if unknown else "There are no scenarios")
-        hosts.create(hosts.SCENARIO_HOSTS, fresh=not chosen)
+        hosts.create(["store"])
     except SetupError as exc:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as output:
@@ -246,13 +255,13 @@ def run_molecule(runner: Runner, chosen: Sequence[str]) -> None:
     runner.add("molecule hosts", Count(passed=1), time.monotonic() - started, log)
     state = names.LAB / "molecule"
     shutil.rmtree(state, ignore_errors=True)
-    passed = [run_scenario(runner, name, state) for name in order]
+    passed = [run_scenario(runner, name, state, "" if name in bare else deployed.VARIANT) for name in order]
     if all(passed) and not chosen:
-        hosts.destroy(hosts.SCENARIO_HOSTS)
+        hosts.destroy(hosts.ROLE_HOSTS)
 
 
-def run_scenario(runner: Runner, name: str, state: Path) -> bool:
-    """One scenario: prepare, check mode, converge, idempotence, verify."""
+def run_scenario(runner: Runner, name: str, state: Path, variant: str) -> bool:
+    """One scenario on new hosts of a variant of their images: prepare, check mode, converge, idempotence, verify."""
     forget_preparation(state / "state.yml")
     report = JUNIT / f"molecule-{name}.xml"
     return runner.step(
@@ -262,13 +271,23 @@ def run_scenario(runner: Runner, name: str, state: Path) -> bool:
             *("test", "--scenario-name", name, "--destroy=never", "--no-command-borders"),
         ],
         reports=lambda: [report],
+        prepare=lambda: renew(variant),
         env={
             "MOLECULE_GLOB": "molecule/*/molecule.yml",
             "MOLECULE_EPHEMERAL_DIRECTORY": str(state),
             "MOLECULE_PROJECT_DIRECTORY": str(names.ROOT),
+            # Each host's tests in a process of their own: molecule/conftest.py.
+            "PYTEST_ADDOPTS": "--numprocesses=2 --dist=loadgroup",
         },
         timeout_s=1200,
     )
+
+
+def renew(variant: str) -> None:
+    """New hosts of a variant of their images. Raises SetupError."""
+    if variant:
+        deployed.ensure()
+    hosts.create(hosts.ROLE_HOSTS, fresh=True, variant=variant)
 
 
 def forget_preparation(file: Path) -> None:
@@ -281,7 +300,7 @@ def run_sabotage(runner: Runner) -> None:
     """Damaged generations must be refused; leaves production and staging deployed for the drill."""
     report = JUNIT / "sabotage.xml"
     argv = [names.bin_path("pytest"), f"--junitxml={report}", "--timeout=900", "tests/drill"]
-    runner.step("sabotage", argv, reports=lambda: [report], timeout_s=1200)
+    runner.step("sabotage", argv, reports=lambda: [report], timeout_s=1800)
 
 
 def run_drill(runner: Runner) -> None:
@@ -303,16 +322,18 @@ def main() -> int:
     shutil.rmtree(JUNIT, ignore_errors=True)
     JUNIT.mkdir(parents=True)
     runner = Runner([])
+    chosen = [name for name in options.scenarios.split(",") if name]
+    if "molecule" in wanted and not chosen:
+        hosts.destroy(sorted(set(hosts.existing()) & set(hosts.KNOWN)))
     lanes: list[Callable[[], None]] = [lambda: run_computing(runner, wanted)]
     if "molecule" in wanted:
-        lanes.append(lambda: run_molecule(runner, [name for name in options.scenarios.split(",") if name]))
-    side_by_side(lanes)
-    if "molecule" in wanted and {"sabotage", "drill"} & set(wanted):
-        # What a failing scenario has left is not what the drill is about.
-        hosts.destroy(hosts.SCENARIO_HOSTS)
+        lanes.append(lambda: run_molecule(runner, chosen))
     if "sabotage" in wanted:
-        run_sabotage(runner)
+        lanes.append(lambda: run_sabotage(runner))
+    side_by_side(lanes)
     if "drill" in wanted:
+        if "molecule" in wanted:
+            hosts.destroy(hosts.ROLE_HOSTS)  # those of a scenario that failed would slow it down
         run_drill(runner)
     return summarise(runner.results, time.monotonic() - started)
 

@@ -21,12 +21,16 @@ COLLECTION = "fluxhero.maintenance."
 
 
 def discover(directory: Path = DIRECTORY) -> list[str]:
-    """The roles' scenarios, each after those of the roles that its `prepare.yml` applies.
+    """The roles' scenarios, each after those of the roles that its `prepare.yml` applies, and of those that deploy.
 
     Scenarios that do not depend on each other are in alphabetical order.
     """
     found = sorted(path.parent.name for path in directory.glob("*/molecule.yml") if path.parent.name != LIFECYCLE)
-    graph = {name: sorted(prepared_roles(directory / name / "prepare.yml") & set(found) - {name}) for name in found}
+    deployed = prepared_roles(directory / "shared" / "deploy.yml")
+    graph: dict[str, list[str]] = {}
+    for name in found:
+        before = prepared_roles(directory / name / "prepare.yml") | (set() if name in deployed else deployed)
+        graph[name] = sorted(before & set(found) - {name})
     return list(TopologicalSorter(graph).static_order())
 
 

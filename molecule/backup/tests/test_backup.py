@@ -15,6 +15,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.plays import PROJECT, play, words
+from tests.support.units import properties
 
 TIMERS = {"daily": "Mon..Sat *-*-* 02:00:00 UTC", "full": "Sun *-*-* 02:00:00 UTC"}
 TARGET = "/var/backups/fluxhero"
@@ -22,11 +23,6 @@ SERVICE = "/opt/fluxhero"
 PING = "/etc/fluxmaint/keys/ping.json"
 HOOKS = "/etc/fluxmaint/hooks.d"
 KEYS = PROJECT / ".lab/keys/age"
-
-
-def properties(host: Host, unit: str, *names: str) -> dict[str, str]:
-    shown = host.check_output(f"systemctl show {unit} --property={','.join(names)}")
-    return dict(line.split("=", 1) for line in shown.splitlines())
 
 
 def converge(host: Host, *arguments: str, **variables: object) -> tuple[int, str]:
@@ -209,7 +205,7 @@ def ceremony(host: Host, keys: Path, **variables: object) -> tuple[int, str]:
     return played.returncode, words(played)
 
 
-@pytest.mark.testinfra_hosts("ssh://staging")  # it takes half a minute, and one host shows it
+@pytest.mark.testinfra_hosts("ssh://trixie")  # it takes half a minute, and one host shows it
 def test_keys_are_rotated_and_each_one_is_tested(host: Host, tmp_path: Path) -> None:
     for file in KEYS.iterdir():
         shutil.copy2(file, tmp_path)

@@ -9,25 +9,25 @@ import json
 from typing import Any
 
 import pytest
+import testinfra
 from testinfra.host import Host
 
 from tests.lab.drill import on_host
 from tests.lab.offsite import Offsite, tunnel
-from tests.support.plays import play, words
+from tests.support.plays import PROJECT, play, words
+from tests.support.units import ended, properties, start_held_in
 
-OTHER = {"staging": "bookworm", "bookworm": "staging"}
+pytestmark = pytest.mark.xdist_group("both")  # each proves what the other one makes
+
+OTHER = {"trixie": "bookworm", "bookworm": "trixie"}
 UNIT = "fluxmaint-verify.service"
 WORK = "/var/lib/fluxmaint/verify"
+CACHE = "/opt/fluxhero/data/cache"
 CONVERGE = "molecule/backup_verify/converge.yml"
 
 
 def name_of(host: Host) -> str:
     return str(host.check_output("hostname"))
-
-
-def properties(host: Host, unit: str, *names: str) -> dict[str, str]:
-    shown = host.check_output(f"systemctl show {unit} --property={','.join(names)}")
-    return dict(line.split("=", 1) for line in shown.splitlines())
 
 
 def proven_on(name: str) -> list[str]:
@@ -48,9 +48,7 @@ def report(host: Host) -> dict[str, Any]:
 def test_timer_waits_for_its_time_and_catches_up(host: Host) -> None:
     timer = host.service("fluxmaint-verify.timer")
     assert timer.is_enabled and timer.is_running
-    shown = properties(
-        host, "fluxmaint-verify.timer", "TimersCalendar", "Persistent", "RandomizedDelayUSec", "Unit"
-    )
+    shown = properties(host, "fluxmaint-verify.timer", "TimersCalendar", "Persistent", "RandomizedDelayUSec", "Unit")
     assert "*-*-* 04:00:00 UTC" in shown["TimersCalendar"]
     assert "next_elapse=n/a" not in shown["TimersCalendar"]
     assert (shown["Persistent"], shown["RandomizedDelayUSec"], shown["Unit"]) == ("yes", "1min", UNIT)
@@ -96,6 +94,20 @@ def test_d22_scheduled_run_proves_and_the_other_host_counts_it(host: Host) -> No
     assert host.check_output(f"find {WORK} -mindepth 1") == f"{WORK}/prove.lock"
 
 
+def test_the_cache_is_cleaned_of_what_a_proven_backup_holds(host: Host) -> None:
+    other = OTHER[name_of(host)]
+    assert newest_of(other) in proven_on(other)
+    unknown = f"{CACHE}/unknown.parquet"
+    on_host(other, f"runuser -u fluxhero -- sh -c 'echo x > {unknown} && touch --date=2026-01-01 {unknown}'")
+    cleaned = testinfra.get_host(f"ssh://{other}", ssh_config=str(PROJECT / ".lab/ssh_config"))
+    start_held_in(cleaned, "fluxmaint-cleanup-cache.service", CACHE, "/var/lib/fluxmaint")
+    run = ended(cleaned, "cache-cleanup")
+    assert (run["result"], run["removed"], run["problems"]) == ("ok", 1, [])
+    assert run["freed_bytes"] == len("long ago")
+    assert not cleaned.file(f"{CACHE}/old.parquet").exists
+    assert cleaned.file(unknown).exists and cleaned.file(f"{CACHE}/SPY_1m.parquet").exists
+
+
 def test_plain_data_of_a_killed_run_goes_at_once_and_at_boot(host: Host) -> None:
     left = f"{WORK}/prove-left/databases"
     host.run_expect([0], f"mkdir -p {left} && echo plain > {left}/trades.sqlite")
@@ -113,13 +125,13 @@ def test_a_host_that_would_prove_itself_is_refused(host: Host) -> None:
 
 
 def test_an_identity_is_made_on_the_verifier_and_its_public_half_is_told(host: Host) -> None:
-    if name_of(host) != "staging":
-        pytest.skip("is the same on each host, and tried on staging")
-    played = play(CONVERGE, "--limit", "staging", backup_verify_identity_file="")
+    if name_of(host) != "trixie":
+        pytest.skip("is the same on each host, and tried on trixie")
+    played = play(CONVERGE, "--limit", "trixie", backup_verify_identity_file="")
     assert played.returncode == 0 and "to backup_recipients" not in words(played), "one that is there stays"
     host.run_expect([0], "rm /etc/fluxmaint/keys/verifier.key")
     try:
-        played = play(CONVERGE, "--limit", "staging", backup_verify_identity_file="")
+        played = play(CONVERGE, "--limit", "trixie", backup_verify_identity_file="")
         assert played.returncode == 0, words(played)
         public = host.check_output("age-keygen -y /etc/fluxmaint/keys/verifier.key")
         assert f"Add {public} to backup_recipients" in words(played)
@@ -127,7 +139,7 @@ def test_an_identity_is_made_on_the_verifier_and_its_public_half_is_told(host: H
         refused = host.run("fluxmaint verify")
         assert (refused.rc, "is not encrypted to this verifier's key" in refused.stdout) == (1, True)
     finally:
-        again = play(CONVERGE, "--limit", "staging")
+        again = play(CONVERGE, "--limit", "trixie")
     assert again.returncode == 0, words(again)
 
 

@@ -14,16 +14,12 @@ from typing import Any
 from testinfra.host import Host
 
 from tests.support.plays import play, words
+from tests.support.units import properties
 
 DATABASE = "/opt/fluxhero/data/trades.db"
 LOG = "/opt/fluxhero/logs/fluxhero.log"
 SETTINGS = "/etc/fluxmaint/config.d/database.json"
 UNIT = "fluxmaint-maintain.service"
-
-
-def properties(host: Host, unit: str, *names: str) -> dict[str, str]:
-    shown = host.check_output(f"systemctl show {unit} --property={','.join(names)}")
-    return dict(line.split("=", 1) for line in shown.splitlines())
 
 
 def sql(host: Host, *statements: str) -> Any:
@@ -74,18 +70,6 @@ def no_trade_fails(host: Host) -> Iterator[None]:
 def last_run(host: Host) -> dict[str, Any]:
     entries = json.loads(host.check_output("fluxmaint journal --operation maintain --limit 1 --json"))["entries"]
     return dict(entries[0])
-
-
-def test_timers_wait_for_their_time(host: Host) -> None:
-    for name, calendar, persistent in (
-        ("fluxmaint-maintain", "Sun *-*-* 03:00:00", "no"),
-        ("fluxmaint-size", "*-*-* 06:30:00", "yes"),
-    ):
-        timer = host.service(f"{name}.timer")
-        assert timer.is_enabled and timer.is_running
-        shown = properties(host, f"{name}.timer", "TimersCalendar", "Persistent", "Unit")
-        assert f"OnCalendar={calendar} ;" in shown["TimersCalendar"]
-        assert (shown["Persistent"], shown["Unit"]) == (persistent, f"{name}.service")
 
 
 def test_d10_upkeep_comes_after_a_backup_and_never_beside_one(host: Host) -> None:
