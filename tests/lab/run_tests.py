@@ -300,7 +300,7 @@ def run_sabotage(runner: Runner) -> None:
     """Damaged generations must be refused; leaves production and staging deployed for the drill."""
     report = JUNIT / "sabotage.xml"
     argv = [names.bin_path("pytest"), f"--junitxml={report}", "--timeout=900", "tests/drill"]
-    runner.step("sabotage", argv, reports=lambda: [report], timeout_s=1800)
+    runner.step("sabotage", argv, reports=lambda: [report], timeout_s=2400)
 
 
 def run_drill(runner: Runner) -> None:

@@ -19,9 +19,11 @@ refuse() {{
 }}
 for place in /etc /usr/local/bin /opt/fluxhero/releases /root; do refuse touch $place/{PROBE}; done
 refuse test -e /tmp/{PROBE}
-refuse unshare --mount true
+refuse unshare --user true
 refuse hostname elsewhere
-grep -q '^NoNewPrivs:.1$' /proc/self/status || {{ echo "may gain rights"; exit 99; }}
+grep -q '^NoNewPrivs:.1$' /proc/self/status || {{ echo "it may gain rights"; exit 99; }}
+bounding=$(sed -n 's/^CapBnd:.//p' /proc/self/status)
+[ $((0x$bounding & 0x200000)) = 0 ] || {{ echo "it may administer the system"; exit 99; }}
 for place in "$@"; do
     touch "$place/{PROBE}" && rm "$place/{PROBE}" || {{ echo "cannot write to $place"; exit 98; }}
 done
@@ -53,8 +55,8 @@ def start_held_in(host: Host, unit: str, *writable: str) -> None:
     host.run_expect([0], "systemctl daemon-reload")
     try:
         started = host.run(f"systemctl start {unit}")
-        said = host.run(f"journalctl --no-pager --unit={unit} --lines=30 --output=cat").stdout
-        assert started.rc == 0, said
+        run = properties(host, unit, "InvocationID")["InvocationID"]
+        assert started.rc == 0, host.run(f"journalctl --no-pager --output=cat _SYSTEMD_INVOCATION_ID={run}").stdout
         assert properties(host, unit, "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
     finally:
         host.run(f"systemctl stop {unit}; systemctl reset-failed {unit}; rm -r {drop_in} /run/{PROBE} /tmp/{PROBE}")
