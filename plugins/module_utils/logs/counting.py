@@ -192,7 +192,7 @@ def _class_of(last: bytes) -> str:
 
 
 class Counting:
-    """Counts blocks of lines of one log, one after the other, into `tally`.
+    """Counts blocks of lines of one log, one after the other.
 
     Args:
         fallback: the hour since 1970 of lines before the first one with a time.
@@ -200,7 +200,8 @@ class Counting:
     """
 
     def __init__(self, rules: Rules) -> None:
-        self.tally = Tally()
+        self._tally = Tally()
+        self._waiting = _Waiting(b"")
         self._rules = rules
         self._times = Times(rules.zone)
         self._infos: dict[bytes, Info] = {}
@@ -210,6 +211,8 @@ class Counting:
         self._caused: dict[tuple[Info, Any, Any], Info] = {}
         self._followed: dict[tuple[Info, ...], int | None] = {}
         self._forget()
+        self._fallback = 0
+        self._zone: int | None = None
         self.begin(0, "", begun=False)
 
     def begin(self, fallback: int, last_hour: str, *, begun: bool) -> None:
@@ -220,12 +223,24 @@ class Counting:
             last_hour: what `last_hour` was behind the line before.
             begun: whether lines of the log have been counted before.
         """
+        self._settle()
         self._fallback = fallback
         self._following = Following()
         self._begun = begun
         text, _separator, zone = last_hour.partition("|")
         self._text = text.encode()
         self._zone = int(zone) if zone else None
+
+    def take(self) -> Tally:
+        """What has been counted since the last time."""
+        self._settle()
+        tally, self._tally = self._tally, Tally()
+        return tally
+
+    @property
+    def size(self) -> int:
+        """How many numbers `take` would give, at the most."""
+        return self._tally.size + len(self._waiting.counts)
 
     @property
     def last_hour(self) -> str:
@@ -267,7 +282,7 @@ class Counting:
         doubles = self._doubles(events, lines, kinds, flags)
         hours = self._hours_of(lines, kinds)
         for index in doubles:
-            self.tally.facts[hours.at(index, self._zone), "doubles_dropped"] += 1
+            self._tally.facts[hours.at(index, self._zone), "doubles_dropped"] += 1
             events.traces.pop(index, None)
         for index in events.strange:
             self._strange(hours.at(index, self._zone), events.of(index, lines))
@@ -281,10 +296,11 @@ class Counting:
         else:
             for begin, end in hours.runs():
                 self._add(hours.texts[begin], kinds[begin:end], flags[begin:end], lines[begin:end])
-        self.tally.facts[hours.at(-1, self._zone), "bytes"] += size
+        self._tally.facts[hours.at(-1, self._zone), "bytes"] += size
         self._text = hours.text(-1)
         self._fallback = hours.at(-1, self._zone)
         if len(self._infos) > _MOST_KNOWN or self._known_bytes > _MOST_KNOWN_BYTES:
+            self._settle()
             self._forget()
 
     def _forget(self) -> None:
@@ -323,7 +339,7 @@ class Counting:
 
     def _grouped(self, lines: Sequence[bytes], kinds: Sequence[Info], flags: bytearray) -> _Events:
         """Find which lines belong to the event before them."""
-        events = _Events()
+        events, followed = _Events(), self._followed
         before = -1 if self._begun else None  # an event of the block before
         self._begun = True
         for match in _LOOSE_RUN.finditer(flags):
@@ -332,9 +348,9 @@ class Counting:
                 self._follow(events, lines, kinds, before, range(end))
                 continue
             known = tuple(kinds[begin:end]) if end - begin <= _MOST_FOLLOWING and end < len(lines) else ()
-            if known in self._followed:
-                cause = self._followed[known]
-                events.extend(begin - 1, end)
+            cause = followed.get(known, -1)
+            if cause != -1:
+                events.ends[begin - 1], events.starts[end] = end, begin - 1
                 if cause is not None:
                     events.traces[begin - 1] = begin + cause
                 continue
@@ -445,73 +461,68 @@ class Counting:
         return _Hours(self._times, self._fallback, texts=texts)
 
     def _add(self, text: bytes, kinds: list[Info], flags: bytearray, lines: list[bytes]) -> None:
-        """Count lines of one hour, by their kinds."""
-        found: dict[Info, int] = {}
-        newest: dict[Info, tuple[bytes, Info]] = {}
-        last = dict(zip(kinds, lines))
-        for info, count in Counter(kinds).items():
-            if info.flag & (_LOOSE | _SINGLE):
-                continue
-            found[info.means] = found.get(info.means, 0) + count
-            self._newer(newest, last[info], info)
-        hours = _Hours(self._times, self._fallback, only=text)
+        """Count lines of one hour."""
+        if text != self._waiting.text:
+            self._settle()
+            self._waiting = _Waiting(text)
+        self._waiting.add(kinds, lines)
         single = flags.translate(_SINGLES)
         if 1 in single:
-            self._add_singles(list(compress(kinds, single)), list(compress(lines, single)), hours, found, newest)
-        new = {info for info in found if info.id and info.id not in self.tally.messages}
-        oldest = self._oldest(new, kinds, lines) if new else {}
+            self._add_singles(list(compress(kinds, single)), list(compress(lines, single)))
+        newest = next(((kind, line) for kind, line in zip(reversed(kinds), reversed(lines)) if kind.timed), None)
+        if newest is not None:
+            kind, line = newest
+            self._zone = (self._decided[kind, kind.pick(line)] if kind.flag & _SINGLE else kind).zone
+
+    def _add_singles(self, kinds: list[Info], lines: list[bytes]) -> None:
+        """Count lines of one hour where digits decide."""
+        pairs = list(zip(kinds, [kind.pick(line) for kind, line in zip(kinds, lines)]))
+        decided, waiting = self._decided, self._waiting
+        counts = Counter(pairs)
+        if not counts.keys() <= decided.keys():
+            for pair, line in zip(pairs, lines):
+                if pair not in decided:
+                    self._decide(pair, line)
+        infos = [decided[pair] for pair in counts]
+        waiting.counts.update(counts)
+        # The first and the last line of each kind are only looked for where they are needed.
+        if any(info.id for info in infos):
+            waiting.note(pairs, lines)
+        if any(info.latency is not None or info.restart for info in infos):
+            hours = _Hours(self._times, self._fallback, only=waiting.text)
+            self._each([decided[pair] for pair in pairs], lines, hours)
+
+    def _settle(self) -> None:
+        """Add the lines that wait to the tally."""
+        waiting, self._waiting = self._waiting, _Waiting(self._waiting.text)
+        hours = _Hours(self._times, self._fallback, only=waiting.text)
+        found: Counter[Info] = Counter()
+        oldest: dict[Info, tuple[int, bytes, Info]] = {}
+        newest: dict[Info, tuple[int, bytes, Info]] = {}
         names: Counter[tuple[int, tuple[str, ...]]] = Counter()
+        for kind, count in waiting.counts.items():
+            info = self._decided[kind] if isinstance(kind, tuple) else kind
+            if info is kind and info.flag & (_LOOSE | _SINGLE):
+                continue
+            means = info.means
+            found[means] += count
+            if not means.id:
+                continue
+            hour = hours.at(0, info.zone if info.timed else self._zone)
+            for line, known, sign in ((waiting.first[kind], oldest, -1), (waiting.last[kind], newest, 1)):
+                at = self._seconds(info, line, hour) * sign
+                if means not in known or at > known[means][0]:
+                    known[means] = at, line, info
         for info, count in found.items():
-            if info.timed:
-                self._zone = info.zone
-            hour = hours.at(0, self._zone)
-            self._count(info, hour, count, newest[info], oldest.get(info, newest[info]))
+            hour = hours.at(0, info.zone if info.timed else self._zone)
             names[hour, info.counts] += count
+            if info.request is not None:
+                method, target, status = info.request
+                self._tally.requests[hour, method, target, status] += count
+            if info.id:
+                first, last = oldest[info], newest[info]
+                self._seen(info, hour, count, -first[0], last[0], [[first[1]], [last[1]]])
         self._note(names)
-
-    def _newer(self, newest: dict[Info, tuple[bytes, Info]], line: bytes, info: Info) -> None:
-        """Note a line as the newest one of its meaning, unless that is known to be newer."""
-        before, its = newest.get(info.means, (b"", info))
-        if not before or self._seconds(info, line, 0) >= self._seconds(its, before, 0):
-            newest[info.means] = line, info
-
-    def _oldest(self, new: set[Info], kinds: list[Info], lines: list[bytes]) -> dict[Info, tuple[bytes, Info]]:
-        """The first lines of meanings, which are taken out of `new`."""
-        oldest: dict[Info, tuple[bytes, Info]] = {}
-        for kind, line in zip(kinds, lines):
-            info = self._decided_by((kind, kind.pick(line)), line) if kind.flag & _SINGLE else kind
-            if info.means in new:
-                oldest[info.means] = line, info
-                new.remove(info.means)
-                if not new:
-                    break
-        return oldest
-
-    def _add_singles(
-        self,
-        kinds: list[Info],
-        lines: list[bytes],
-        hours: _Hours,
-        found: dict[Info, int],
-        newest: dict[Info, tuple[bytes, Info]],
-    ) -> None:
-        """Count lines of one hour where digits decide; `found` and `newest` are added to."""
-        values = [kind.pick(line) for kind, line in zip(kinds, lines)]
-        counts = Counter(zip(kinds, values))
-        # The newest line of each kind is only looked for where it is needed.
-        last = dict(zip(zip(kinds, values), lines)) if any(self._needs_line(pair) for pair in counts) else {}
-        infos: dict[tuple[Info, Any], Info] = {}
-        for pair, count in counts.items():
-            info = infos[pair] = self._decided_by(pair, last.get(pair, b""))
-            found[info.means] = found.get(info.means, 0) + count
-            self._newer(newest, last.get(pair, b""), info)
-        if any(info.latency is not None or info.restart for info in infos.values()):
-            self._each(list(map(infos.__getitem__, zip(kinds, values))), lines, hours)
-
-    def _needs_line(self, pair: tuple[Info, Any]) -> bool:
-        """Whether a line is needed to know what such lines are, or when they were seen last."""
-        decided = pair[0] if pair[0].pick is _nothing else self._decided.get(pair)
-        return decided is None or decided.id != ""
 
     def _each(self, infos: list[Info], lines: list[bytes], hours: _Hours) -> None:
         """Note the durations of requests, and the starts of the service."""
@@ -522,63 +533,64 @@ class Counting:
             if info.request is not None:
                 hour = hours.at(0, info.zone if info.timed else self._zone)
                 number = bucket(float(text) * info.latency_ms)
-                self.tally.latencies[hour, info.request[0], info.request[1], number] += count
+                self._tally.latencies[hour, info.request[0], info.request[1], number] += count
         for info, line in zip(infos, lines):
             if info.restart:
                 self._restart(info, line, hours.at(0, info.zone if info.timed else self._zone))
 
-    def _decided_by(self, pair: tuple[Info, Any], line: bytes) -> Info:
-        """What a line is by its kind and by what decides in it; it is read when that is new."""
-        if pair[0].pick is _nothing:
-            return pair[0]
-        info = self._decided.get(pair)
-        if info is None:
+    def _decide(self, pair: tuple[Info, Any], line: bytes) -> None:
+        """Read the first line of a kind with this in the places that decide."""
+        info = pair[0]
+        if info.pick is not _nothing:
             read = forms.parse(_end_off(line))
-            info = self._decided[pair] = self._same(Info(read, self._rules), read)
-            self._known_bytes += 300 + len(pair[1])
-        return info
+            info = self._same(Info(read, self._rules), read)
+        self._decided[pair] = info
+        self._known_bytes += 300 + len(pair[1])
 
     def _restart(self, info: Info, line: bytes, hour: int) -> None:
         text = line[info.message].strip() if info.message is not None else forms.parse(_end_off(line)).text
-        self.tally.restarts.append((self._seconds(info, line, hour), clean(text, 300)))
+        self._tally.restarts.append((self._seconds(info, line, hour), clean(text, 300)))
 
     def _tracebacks(self, events: _Events, lines: list[bytes], kinds: list[Info], hours: _Hours) -> None:
-        """Count the events with a traceback: those that may be samples by themselves, the others together."""
-        counts: Counter[tuple[Info, int]] = Counter()
-        newest: dict[tuple[Info, int], int] = {}
-        names: Counter[tuple[int, tuple[str, ...]]] = Counter()
-        tried: set[bytes] = set()
+        """Count the events with a traceback."""
+        same: dict[tuple[Info, Any, Any, bytes], list[int]] = {}
         for index, cause in events.traces.items():
             head = kinds[index]
-            value = head.pick(lines[index])
             if cause >= 0 and kinds[cause].exact:
                 known: Any = kinds[cause]
             else:
-                known = events.parts.get(index, lines[cause][:-1] if cause >= 0 else b"").translate(_DIGITS)
+                known = events.last(index, lines).translate(_DIGITS)
+            same.setdefault((head, head.pick(lines[index]), known, hours.text(index)), []).append(index)
+        names: Counter[tuple[int, tuple[str, ...]]] = Counter()
+        for (head, value, known, _text), indexes in same.items():
+            index = indexes[-1]
             info = self._caused.get((head, value, known))
             if info is None:
-                last = events.parts.get(index, lines[cause][:-1] if cause >= 0 else b"")
+                last = events.last(index, lines)
                 info = self._caused[head, value, known] = self._with_traceback(lines[index][:-1], last)
                 self._known_bytes += 300 + len(last)
             hour = hours.at(index, info.zone if info.timed else self._zone)
-            if info.restart:
+            names[hour, info.counts] += len(indexes)
+            if info.request is not None:
+                method, target, status = info.request
+                self._tally.requests[hour, method, target, status] += len(indexes)
+            for index in indexes if info.restart else ():
                 self._restart(info, lines[index], hour)
-            names[hour, info.counts] += 1
-            message = self.tally.messages.get(info.id)
-            if message is None or len(message.samples) < SAMPLES:
-                whole = events.of(index, lines)
-                text = b"".join(whole[:_MOST_SAMPLE_LINES])
-                if text not in tried:
-                    tried.add(text)
-                    first = lines[index], info
-                    self._count(info, hour, 1, first, first, whole=whole)
-                    continue
-            counts[info, hour] += 1
-            newest[info, hour] = index
-        for (info, hour), count in counts.items():
-            first = lines[newest[info, hour]], info
-            self._count(info, hour, count, first, first, whole=events.of(newest[info, hour], lines))
+            self._samples(info, hour, indexes, events, lines)
         self._note(names)
+
+    def _samples(self, info: Info, hour: int, indexes: list[int], events: _Events, lines: list[bytes]) -> None:
+        """Count events with tracebacks, which are messages but for those of requests below the level WARNING."""
+        if not info.id:
+            return
+        samples: dict[bytes, list[bytes]] = {}
+        message = self._tally.messages.get(info.id)
+        if message is None or len(message.samples) < SAMPLES:
+            for index in indexes:
+                whole = events.of(index, lines)
+                samples.setdefault(b"".join(whole[:_MOST_SAMPLE_LINES]), whole)
+        seconds = [self._seconds(info, lines[index], hour) for index in (indexes[0], indexes[-1])]
+        self._seen(info, hour, len(indexes), min(seconds), max(seconds), samples.values())
 
     def _with_traceback(self, first: bytes, last: bytes) -> Info:
         """An event with a traceback; one without a line before it is an error by itself."""
@@ -591,39 +603,23 @@ class Counting:
         """Add the facts of events to the tally."""
         for (hour, several), count in names.items():
             for name in several:
-                self.tally.facts[hour, name] += count
+                self._tally.facts[hour, name] += count
 
-    def _count(
-        self,
-        info: Info,
-        hour: int,
-        count: int,
-        newest: tuple[bytes, Info],
-        oldest: tuple[bytes, Info],
-        whole: Sequence[bytes] = (),
+    def _seen(
+        self, info: Info, hour: int, count: int, first: int, last: int, samples: Iterable[Sequence[bytes]]
     ) -> None:
-        """Add events of one meaning and hour to the tally, but for its facts."""
-        if info.request is not None:
-            method, target, status = info.request
-            self.tally.requests[hour, method, target, status] += count
-        if not info.id:
-            return
-        self.tally.counts[hour, info.id] += count
-        last = self._seconds(newest[1], newest[0], hour)
-        message = self.tally.messages.get(info.id)
+        """Add events of one message and hour to the tally, but for its facts; their lines if they may be samples."""
+        self._tally.counts[hour, info.id] += count
+        message = self._tally.messages.get(info.id)
         if message is None:
-            other = oldest[0] is not newest[0]
-            first = self._seconds(oldest[1], oldest[0], hour) if other else last
-            message = self.tally.messages[info.id] = Message(info.level, info.type, info.text, first, last)
-            if other:
-                message.samples.append(clean(_end_off(oldest[0]), _MOST_SAMPLE))
-        message.last = max(message.last, last)
-        message.first = min(message.first, last)
-        if len(message.samples) < SAMPLES:
-            # Together: a key may go over several lines.
-            sample = clean(_end_off(b"".join((whole or [newest[0]])[:_MOST_SAMPLE_LINES])), _MOST_SAMPLE)
-            if sample not in message.samples:
-                message.samples.append(sample)
+            message = self._tally.messages[info.id] = Message(info.level, info.type, info.text, first, last)
+        message.first, message.last = min(message.first, first), max(message.last, last)
+        for lines in samples:
+            if len(message.samples) < SAMPLES:
+                # Together: a key may go over several lines.
+                sample = clean(_end_off(b"".join(lines[:_MOST_SAMPLE_LINES])), _MOST_SAMPLE)
+                if sample not in message.samples:
+                    message.samples.append(sample)
 
     def _seconds(self, info: Info, line: bytes, hour: int) -> int:
         seconds = self._times.seconds(line[info.time], info.zone) if info.timed else None
@@ -631,10 +627,10 @@ class Counting:
 
     def _strange(self, hour: int, lines: Sequence[bytes]) -> None:
         """Count an event that no form fits."""
-        self.tally.facts[hour, "events"] += 1
-        self.tally.facts[hour, "unparsed"] += 1
-        if len(self.tally.unparsed) < SAMPLES:
-            self.tally.unparsed.append(clean(_end_off(lines[0]), 300))
+        self._tally.facts[hour, "events"] += 1
+        self._tally.facts[hour, "unparsed"] += 1
+        if len(self._tally.unparsed) < SAMPLES:
+            self._tally.unparsed.append(clean(_end_off(lines[0]), 300))
 
 
 def _one_form(hour: bytes) -> bytes:
@@ -658,6 +654,29 @@ def _at(flags: bytes | bytearray, value: int) -> list[int]:
         found.append(index)
         index = flags.find(value, index + 1)
     return found
+
+
+class _Waiting:
+    """Lines of one hour, counted by their kinds, or by kinds and what decides; with the first and last line of each."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.counts: Counter[Any] = Counter()
+        self.first: dict[Any, bytes] = {}
+        self.last: dict[Any, bytes] = {}
+
+    def add(self, kinds: Sequence[Any], lines: Sequence[bytes]) -> None:
+        """Count lines."""
+        self.counts.update(kinds)
+        self.note(kinds, lines)
+
+    def note(self, kinds: Sequence[Any], lines: Sequence[bytes]) -> None:
+        """Remember the first and last lines of kinds."""
+        known = len(self.last)
+        self.last.update(zip(kinds, lines))
+        if len(self.last) > known:
+            first = dict(zip(reversed(kinds), reversed(lines)))
+            self.first.update((kind, first[kind]) for kind in first.keys() - self.first.keys())
 
 
 class _Unknown:
@@ -691,6 +710,11 @@ class _Events:
             self.parts.pop(begin, None)
         elif self.traces.setdefault(begin, -1) < 0 and last:
             self.parts[begin] = last
+
+    def last(self, begin: int, lines: Sequence[bytes]) -> bytes:
+        """What names the exception of an event."""
+        cause = self.traces[begin]
+        return lines[cause][:-1] if cause >= 0 else self.parts.get(begin, b"")
 
     def extend(self, begin: int, end: int) -> None:
         self.starts.pop(self.ends.get(begin, -1), None)

@@ -25,7 +25,7 @@ from ..core.lease import Lease
 from ..core.progress import BYTES, Report
 from ..sqlite.connect import reading
 from . import files, journald
-from .counting import Counting, Rules, Tally
+from .counting import Counting, Rules
 from .database import GapFound, LogDatabase, Stream, open_database
 from .files import DAMAGED, HEAD_BYTES, TAIL_BYTES, Content, LogPiece, digest
 from .forms import MOST_LINE
@@ -36,6 +36,8 @@ DATABASE = "logs.db"
 _LOCK = "logs.lock"
 # So much stays in the processor's cache while it is counted.
 _CHUNK = 256 << 10
+# What glibc has been given back once at this size it keeps from then on, instead of fetching each block's pages anew.
+_KEPT = 16 << 20
 # An event that is larger is cut where the reading happens to be.
 _MOST_HELD_BYTES = 4 << 20
 # What is read between two transactions.
@@ -207,6 +209,7 @@ class _Run:
         self._database = database
         self._clock = clock
         self._progress = progress
+        bytes(_KEPT)
         zone = zone_of(logs.time_zone)
         self._counting = Counting(Rules(logs.failed_trade, logs.api_error, logs.restart, zone))
 
@@ -294,7 +297,7 @@ class _Run:
 
     def store(self, result: SourceResult, stream: Stream, size: int, gaps: Iterable[GapFound] = ()) -> Stream:
         """Add what has been counted, and up to where, to the totals."""
-        tally = self._counting.tally
+        tally = self._counting.take()
         gaps = list(gaps)
         with self._database.transaction():
             self._database.add(stream.source, tally)
@@ -306,7 +309,6 @@ class _Run:
                 setattr(result, name, getattr(result, name) + count)
         result.bytes += size
         result.gaps.extend(f"{gap.file}: {gap.reason}" for gap in gaps)
-        self._counting.tally = Tally()
         return stream
 
     # The journal
@@ -406,7 +408,7 @@ class _Reading:
             data = self._data()
             if data:
                 pending = self._take(pending + data)
-                if self._position - self._stream.offset >= _STEP_BYTES or self._counting.tally.size > _STEP_SIZE:
+                if self._position - self._stream.offset >= _STEP_BYTES or self._counting.size > _STEP_SIZE:
                     self._store(complete=False)
                 self._run.report(self._position)
                 continue

@@ -75,7 +75,8 @@ _KNOWN = re.compile(
     r"(?:-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----)?"
 )
 # Keys by their looks: 40 letters of base64; 32 of three kinds; 32 hexadecimal digits.
-_RUN = re.compile(r"[A-Za-z0-9+/_-]{32}")
+_LEAST_RUN = 32
+_RUN = re.compile(rf"[A-Za-z0-9+/_-]{{{_LEAST_RUN}}}")
 _KEY = re.compile(r"(?<![\w/+])[A-Za-z0-9/+]{40}(?![\w/+])")
 _LONG = re.compile(r"[A-Za-z0-9+_-]{32,}={0,2}")
 _MIXED = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]"))
@@ -105,15 +106,18 @@ def redact(text: str) -> str:
     folded = text.casefold()
     if "eyj" in folded:
         text = _JSON_WEB_TOKEN.sub(_hide_if_dotted, text)
-    if any(begin in text for begin in _BEGINNINGS):
+    if _one_of(_BEGINNINGS, text):
         text = _KNOWN.sub(REDACTED, text)
     if "/services/" in text or "/webhooks/" in text:
         text = _HOOK.sub(rf"\1{REDACTED}", text)
     if "digest" in folded:
         text = _DIGEST.sub(rf"\1{REDACTED}", text)
-    named = any(part in folded for part in _PARTS)
-    for pattern in (_HEADER, _OPTION, _ELEMENT, _PEM) if named else (_PEM,):
-        text = pattern.sub(rf"\1{REDACTED}", text)
+    named = _one_of(_PARTS, folded)
+    if named:
+        for pattern in (_HEADER, _OPTION, _ELEMENT):
+            text = pattern.sub(rf"\1{REDACTED}", text)
+    if "\n" in text or _PEM.match(text):
+        text = _PEM.sub(rf"\1{REDACTED}", text)
     if named:
         for pattern in (_CHOSEN, _CHOSEN_SAID, _NAMED, _SAID):
             text = pattern.sub(_hide_value, text)
@@ -121,15 +125,26 @@ def redact(text: str) -> str:
         text = _BEARER.sub(rf"\1 {REDACTED}", text)
     if "://" in text and "@" in text:
         text = _USER.sub(rf"\1{REDACTED}@", _URL.sub(_hide_password, text))
-    if _RUN.search(text):
+    if len(max(text.split(), key=len, default="")) >= _LEAST_RUN and _RUN.search(text):
         text = _LONG.sub(_hide_if_random, _KEY.sub(_hide_if_random, text))
     return text
 
 
+def _one_of(parts: tuple[str, ...], text: str) -> bool:
+    for part in parts:  # noqa: SIM110 - a generator takes longer than what it looks for
+        if part in text:
+            return True
+    return False
+
+
 def clean(data: bytes, most: int) -> str:
     """At most `most` characters of a line as text that can be shown: redacted, without control characters."""
-    text = _COLOUR.sub("", data[: 2 * most].decode("utf-8", "replace"))
-    text = _ACTING.sub(_visible, redact(text))
+    text = data[: 2 * most].decode("utf-8", "replace")
+    if "\x1b" in text:
+        text = _COLOUR.sub("", text)
+    text = redact(text)
+    if not text.isprintable():
+        text = _ACTING.sub(_visible, text)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

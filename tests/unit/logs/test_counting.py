@@ -30,7 +30,7 @@ def counted(lines: list[bytes], cuts: list[int] | None = None) -> Tally:
             counting.block(b"\n".join(lines[begin:cut]))
             begin = cut
     counting.block(b"\n".join(lines[begin:]))
-    return counting.tally
+    return counting.take()
 
 
 def check(lines: list[bytes], cuts: list[int] | None = None) -> None:
