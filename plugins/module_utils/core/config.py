@@ -963,6 +963,8 @@ def _archives(section: _Section | None, databases: Sequence[Database]) -> Archiv
         item.close()
     archives = Archives(section.file("directory"), tables)
     _unique(section, "tables", [table.name for table in tables])
+    # Else a row could be in the archives of both, and count twice.
+    _unique(section, "tables", [f"{table.database}.{table.table.lower()}" for table in tables])
     section.close()
     return archives
 

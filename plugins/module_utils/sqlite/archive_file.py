@@ -153,7 +153,10 @@ def read(path: Path, table: ArchivedTable, month: str, deadline: Deadline, *, co
             if complaints != ["ok"]:
                 raise IntegrityError(f"is damaged: {'; '.join(complaints)}", subject=str(path))
         facts = _metadata(con, path)
-        replaced = int(facts.get("replaced_rows", "0"))
+        counts = [facts.get("rows", ""), facts.get("replaced_rows", "0")]
+        if not all(re.fullmatch("[0-9]{1,18}", count) for count in counts) or "sha256" not in facts:
+            raise IntegrityError(f"what its table {METADATA} says is damaged", subject=str(path))
+        rows, replaced = map(int, counts)
         form = FORMAT_REPLACED if replaced else FORMAT
         meant = {"format": form, "name": table.name, "table": table.table, "month": month}
         wrong = [
@@ -173,7 +176,7 @@ def read(path: Path, table: ArchivedTable, month: str, deadline: Deadline, *, co
                     f"the {replaced} replaced rows that it keeps are not those that were written", subject=str(path)
                 )
     return ArchiveFile(
-        path, month, int(facts["rows"]), facts["sha256"], path.stat().st_size, shape, facts.get("cutoff", ""), replaced
+        path, month, rows, facts["sha256"], path.stat().st_size, shape, facts.get("cutoff", ""), replaced
     )
 
 

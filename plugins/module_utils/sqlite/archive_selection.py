@@ -414,7 +414,9 @@ class Selection:
     ) -> None:
         """Make the archive of a month: what it held, and the chosen rows in `states` as they are in the snapshot.
 
-        Raises IntegrityError when what was written is not what was read.
+        Raises:
+            IntegrityError: what was written is not what was read.
+            InputError: a row has what only one row of the table may have, and the archive holds another one with it.
         """
         of_month = _of(month, states)
         replaced = held is not None and bool(held.replaced or (DIFFERS in states and self.counts(month)[DIFFERS]))
@@ -424,7 +426,7 @@ class Selection:
             if held is None:
                 self._copy_chosen(of_month)
             else:
-                with self._attached(held.path, "old", mode="ro", immutable="1"):
+                with self._attached(held.path, "old", mode="ro", immutable="1"), _one_table(held.path):
                     self._copy_rest(held.shape, of_month)
                     # After the rest, so that a key that is there twice is an error.
                     self._copy_chosen(of_month)
@@ -518,6 +520,21 @@ class Selection:
                 f" WHERE {_of(held.month, states)}{free} ORDER BY c.n"
             )
         return kept
+
+
+@contextmanager
+def _one_table(archive: Path) -> Iterator[None]:
+    """Say what it means that rows of an archive and rows of the database do not fit into one table."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise InputError(
+            f"rows that it holds and rows of the database cannot be in one table: {error}",
+            subject=str(archive),
+            untouched="the archive and the database",
+            remedy=f"move {archive.name} to another directory, and run it once with --accept-fewer: a new archive of"
+            " that month begins",
+        ) from None
 
 
 def same_key(shape: Shape) -> str:

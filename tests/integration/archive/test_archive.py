@@ -431,6 +431,32 @@ def test_bad_contracts_are_refused(world: World, change: dict[str, Any], message
     assert world.files() == {} and world.lives() == before
 
 
+def test_one_table_has_one_entry(world: World) -> None:
+    world.tables.append({**TRADES, "name": "again", "table": "Trades"})
+    with pytest.raises(ConfigError, match=r"archives.tables has the name 'trades.trades' more than once"):
+        world.archive()
+
+
+def test_rows_that_one_table_cannot_hold_are_told(tmp_path: Path) -> None:
+    """A time that only one row may have was given again, after its row had left."""
+    world = World(
+        tmp_path,
+        "CREATE TABLE trades(id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT UNIQUE, symbol TEXT, pnl REAL,"
+        " status TEXT DEFAULT 'filled');",
+    )
+    world.trades(3, 150)
+    world.trades(1, 1)
+    world.archive(delete=True)
+    before = world.archived()
+    world.trades(1, 150)
+    with pytest.raises(
+        InputError, match=r"cannot be in one table: UNIQUE constraint failed: trades.timestamp"
+    ) as caught:
+        world.archive(delete=True)
+    assert caught.value.subject == str(world.directory / "trades_archive_202606.db")
+    assert world.archived() == before and len(world.lives()) == 2
+
+
 def test_one_table_that_cannot_be_archived_does_not_keep_the_others(world: World) -> None:
     world.tables.insert(0, {**TRADES, "name": "other", "table": "nothing"})
     result = world.archive()
@@ -513,6 +539,24 @@ def test_somebody_wrote_to_an_archive(world: World) -> None:
     con.close()
     with pytest.raises(IntegrityError, match="its 30 rows are not the 31"):
         world.archive()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE fluxmaint_archive SET value = 'x' WHERE key = 'rows'",
+        "DELETE FROM fluxmaint_archive WHERE key = 'sha256'",
+    ],
+)
+def test_what_an_archive_says_of_itself_is_damaged(world: World, change: str) -> None:
+    world.archive()
+    con = sqlite3.connect(world.directory / "trades_archive_202607.db")
+    con.execute(change)
+    con.commit()
+    con.close()
+    with pytest.raises(IntegrityError, match="what its table fluxmaint_archive says is damaged"):
+        world.archive()
+    assert not archive_query.info(world.config, content=False)["ok"]
 
 
 def test_the_lease_keeps_other_work_away(world: World) -> None:
