@@ -526,7 +526,7 @@ class _Run:
             return
         oldest = self.clock.now().timestamp() - logs.days * _DAY_S
         with self._optional():
-            for path, status in self._files(logs.directory, unreadable=self._unreadable):
+            for path, status in self._files(logs.directory, cache=self.config.cache, unreadable=self._unreadable):
                 if status.st_mtime >= oldest and not path.is_symlink():
                     with self._optional():
                         tar.add(archive.copy_aside(path, spool, growing=True, clock=self.clock))
@@ -628,17 +628,29 @@ class _Run:
         return Release(str(link), str(directory), directory.name, revision)
 
     def _files(
-        self, top: Path, *, exclude: Sequence[str] = (), unreadable: Callable[[InputError], None] | None = None
+        self,
+        top: Path,
+        *,
+        exclude: Sequence[str] = (),
+        cache: Cache | None = None,
+        unreadable: Callable[[InputError], None] | None = None,
     ) -> Iterator[tuple[Path, Any]]:
         """The files below `top`, without those that another part of the generation holds.
 
         A database's raw copy among the logs would come back over its proven snapshot.
+
+        Args:
+            cache: below whose directory the files count that no pattern of it means, and so no other part holds.
         """
         real = Path(os.path.realpath(top))
         inside = self.elsewhere - {real, *real.parents}
+        shelf = Path(os.path.realpath(cache.directory)) if cache else None
         for path, status in archive.regular_files(top, exclude=exclude, unreadable=unreadable):
             found = real / path.relative_to(top)
-            if not inside.isdisjoint((found, *found.parents)):
+            holders = inside.intersection((found, *found.parents))
+            if cache and shelf and holders == {shelf} and not cached(str(found.relative_to(shelf)), cache.patterns):
+                holders = frozenset()
+            if holders:
                 continue
             if str(path).isprintable():
                 yield path, status

@@ -81,6 +81,30 @@ def test_logs_among_cache_files_are_held_once_and_so_are_cache_files_among_logs(
     assert all(len(found) == 1 for found in parts.values())
 
 
+@pytest.mark.parametrize("alias", [False, True])
+def test_files_in_a_cache_among_logs_that_are_no_cache_files_are_logs(world: World, alias: bool) -> None:
+    """What no pattern of the cache means and nothing else holds is in the logs' directory, so it is of the logs."""
+    cache = world.root / "logs/cache"
+    cache.mkdir()
+    move_database(world, "logs/cache/trades.db").close()
+    for name in ("bars.parquet", "sub.parquet", "fetch.log", "note.txt", "old.log", "settings.conf"):
+        (cache / name).write_text("x")
+    (cache / "deep").mkdir()
+    (cache / "deep/other.log").write_text("x")
+    os.utime(cache / "old.log", (1e9, 1e9))
+    world.document["config_files"].append(str(cache / "settings.conf"))
+    if alias:
+        (world.top / "shelf").symlink_to(cache)
+    seen = world.top / "shelf" if alias else cache
+    world.document["cache"].update(directory=str(seen), patterns=["*.parquet"])
+    assert world.create("full")["result"] == "ok"
+    parts = held(world)
+    inside = {Path(path).name: parts[path] for path in parts if path.startswith((f"{cache}/", f"{seen}/"))}
+    names = {"bars.parquet": "cache", "sub.parquet": "cache", "trades.db": "db-trades", "settings.conf": "config"}
+    names.update({"fetch.log": "logs", "note.txt": "logs", "other.log": "logs"})
+    assert inside == {name: [part] for name, part in names.items()}
+
+
 def test_a_path_that_older_generations_hold_twice_is_not_extracted_over_itself(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
