@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ class Sample:
     Attributes:
         seconds: from starting the process to its end.
         finished: it ended by itself, with status 0, within its limit.
+        cpu_s: of all its processes, user and system, as far as somebody waited for them.
         peak_rss_bytes: the largest sum of the resident memory of all its processes, looked at every 50 ms; pages that
             several processes share count in each.
         waits_ms: the commits that were under way during the run.
@@ -43,6 +45,7 @@ class Sample:
     waits_ms: list[float]
     bytes_out: int = 0
     said: str = ""
+    cpu_s: float = 0.0
 
 
 class Writer:
@@ -82,7 +85,7 @@ def run(
     writer = Writer(database, scratch / "commits") if database else None
     time.sleep(0.3 if writer else 0)
     with open(scratch / "said", "w+b") as said:
-        begun = time.monotonic()
+        begun, used = time.monotonic(), _children_cpu_s()
         process = subprocess.Popen(
             list(command),
             cwd=ROOT,
@@ -98,12 +101,18 @@ def run(
             except subprocess.TimeoutExpired:
                 status = None
                 _end_tree(process)
-        ended = time.monotonic()
+        ended, used = time.monotonic(), _children_cpu_s() - used
         said.seek(0)
         words = said.read()[-600:].decode("utf-8", "replace").strip()
     commits = writer.stop() if writer else []
     waits = [1000 * took for at, took in commits if at + took >= begun and at <= ended]
-    return Sample(ended - begun, status == 0, peak[0], waits, said=words)
+    return Sample(ended - begun, status == 0, peak[0], waits, said=words, cpu_s=used)
+
+
+def _children_cpu_s() -> float:
+    """The processor time of children that have ended and of their children, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _end_tree(process: subprocess.Popen[bytes]) -> None:

@@ -40,6 +40,7 @@ def summarise(name: str, samples: Sequence[Sample]) -> Result:
         "median_s": round(statistics.median(seconds), 3),
         "min_s": round(min(seconds), 3),
         "max_s": round(max(seconds), 3),
+        "cpu_s": round(statistics.median(sample.cpu_s for sample in counted), 3),
         "writer_commits": len(waits),
         "writer_p50_ms": percentile(waits, 0.50),
         "writer_p99_ms": percentile(waits, 0.99),
@@ -149,8 +150,8 @@ def table(results: Sequence[Result]) -> str:
         case, size, journal = key
         mode = MODES[journal]
         parts.append(f"### {CASES[case]}: {size.replace('GB', ' GB').replace('MB', ' MB')}, {mode}\n")
-        parts.append("| method | seconds (min, max; rounds) | writer p50 / p99 / max, ms | bytes out, MB | RSS, MB |")
-        parts.append("|---|---|---|---|---|")
+        columns = "seconds (min, max; rounds) | CPU, s | writer p50 / p99 / max, ms | bytes out, MB | RSS, MB"
+        parts += [f"| method | {columns} |", "|---|---|---|---|---|---|"]
         parts += [_row(item) for item in members]
         parts.append("")
     return "\n".join(parts)
@@ -173,7 +174,8 @@ def _row(item: Result) -> str:
     waits = [item[f"writer_{name}_ms"] for name in ("p50", "p99", "max")]
     felt = "" if waits[0] is None else " / ".join(f"{wait:.1f}" for wait in waits)
     size, memory = item["bytes_out"] / 1e6, item["peak_rss_bytes"] / 1e6
-    return f"| {item['name'].replace('|', '&#124;')} | {seconds} | {felt} | {size:.0f} | {memory:.0f} |"
+    used = f"{item['cpu_s']:.2f}" if item["finished"] and "cpu_s" in item else ""
+    return f"| {item['name'].replace('|', '&#124;')} | {seconds} | {used} | {felt} | {size:.0f} | {memory:.0f} |"
 
 
 def _without_directories(text: str) -> str:
@@ -228,7 +230,8 @@ Written by `make bench`; the numbers are of one machine and belong together only
 - Everything is on one file system. Before each run everything written earlier is brought to the disk, and the database
   is read through, so that it is in the page cache for every method. Snapshots are brought to the disk (fsync) by every
   method.
-- Memory is the largest sum of the resident memory of all processes of the method, looked at every 50 ms.
+- Memory is the largest sum of the resident memory of all processes of the method, looked at every 50 ms. CPU is the
+  processor time of all of them, median: pipelines of the shell use several cores at once.
 - Databases hold the trading service's own tables, filled from a fixed seed. A day's changes: 0.5 % of the trades
   updated here and there, 0.5 % added.
 - `ours` is `fluxmaint backup` as a host runs it: snapshot, integrity_check, foreign keys, row counts, invariants,
@@ -238,8 +241,9 @@ Written by `make bench`; the numbers are of one machine and belong together only
 - What a *proven* generation costs at the least says `cp, zstd | age > file beside integrity_check, digests`: the same
   work by the same tools, without snapshot under load, rows, signature, target and reading back.
 - `ours` stores a whole database each time; restic and borg add what they have not seen (see the day's table).
-- Logs: `ours` is `fluxmaint logs read` into an empty database. The guide's script, sort and awk answer a part of its
-  questions, goaccess those about requests.
+- Logs: `ours` is `fluxmaint logs read`, one process on one core, from its start to totals that are on the disk. The
+  guide's script, sort and awk answer a part of its questions, goaccess those about requests; they work on bytes, as in
+  the locale C.
 
 ## Goals
 

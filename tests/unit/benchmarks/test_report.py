@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,7 +15,7 @@ from tests.benchmarks import data, measure, report
 
 
 def sample(seconds: float, *waits: float, finished: bool = True, size: int = 10) -> measure.Sample:
-    return measure.Sample(seconds, finished, int(seconds * 1000), list(waits), bytes_out=size)
+    return measure.Sample(seconds, finished, int(seconds * 1000), list(waits), bytes_out=size, cpu_s=2 * seconds)
 
 
 def result(name: str, seconds: float, **more: Any) -> report.Result:
@@ -26,7 +27,7 @@ def test_a_method_is_summed_up_over_its_rounds() -> None:
     found = report.summarise("ours", [sample(3, 1, 2), sample(1, 9), sample(2, 4)])
     assert (found["median_s"], found["min_s"], found["max_s"]) == (2, 1, 3)
     assert (found["writer_p50_ms"], found["writer_max_ms"], found["writer_commits"]) == (2, 9, 4)
-    assert found["peak_rss_bytes"] == 3000
+    assert (found["peak_rss_bytes"], found["cpu_s"]) == (3000, 4)
     assert found["finished"] is True
 
 
@@ -67,12 +68,23 @@ def test_table_and_drawing_show_what_did_not_end() -> None:
     failed = {"finished": False, "said": "/srv/x/live.db: database is locked"}
     results = [result("ours", 2), {**result("a | b", 60), **failed}]
     text = report.table(results)
-    assert "| ours | 2.00 (2.00, 2.00; 1) |" in text
+    assert "| ours | 2.00 (2.00, 2.00; 1) | 4.00 |" in text
+    before = report.table([{name: value for name, value in results[0].items() if name != "cpu_s"}])
+    assert "| ours | 2.00 (2.00, 2.00; 1) |  |" in before
     assert "a &#124; b | **did not end or failed**: 60 s, live.db: database is locked" in text
     drawn = [element.text for element in ET.fromstring(report.drawing(results)).iter() if element.text]
     assert "2.0 s" in drawn
     assert "does not end, or fails" in drawn
     assert "60.0 s" not in drawn
+
+
+def test_the_processor_time_of_all_processes_is_measured(tmp_path: Path) -> None:
+    burn = "import time\nwhile time.process_time() < 0.2: pass"
+    script = f"{sys.executable} -c '{burn}' & {sys.executable} -c '{burn}' & wait"
+    found = measure.run(["bash", "-c", script], database=None, scratch=tmp_path, limit_s=20)
+    assert found.finished
+    assert found.cpu_s >= 0.4
+    assert measure.run(["sleep", "0"], database=None, scratch=tmp_path, limit_s=20).cpu_s < 0.4
 
 
 def test_memory_and_commits_are_measured(tmp_path: Path) -> None:
