@@ -287,13 +287,11 @@ class _Job:
         if database not in self.snapshots:
             path = self.work / f"{database}.snapshot"
             self.step("snapshot", database=database)
-            taken = hot_backup.backup(
+            taken = hot_backup.transient(
                 self.config.database(database).path,
                 path,
                 timeout_s=max(self.deadline.left_s, 1),
                 verify="quick",
-                digest=False,
-                rows=False,
                 clock=self.clock,
             )
             self.step("snapshot_taken", database=database, method=taken.method, writer_stall_s=taken.lock_held_s)

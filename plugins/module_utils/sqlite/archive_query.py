@@ -216,9 +216,7 @@ def _joined(
     archives, clock = _archives(config), deadline.clock
     with private_umask(), workspace(config, "archive-query", clock) as work:
         snapshot = work / "live.snapshot"
-        taken = hot_backup.backup(
-            database.path, snapshot, timeout_s=deadline.left_s, digest=False, rows=False, clock=clock
-        )
+        taken = hot_backup.transient(database.path, snapshot, timeout_s=deadline.left_s, clock=clock)
         asked = _tables_asked(snapshot, sql, database, parameters)
         tables = [item for item in archives.tables if item.database == database.name and item.table.lower() in asked]
         with _Joined(snapshot, work / "archived.db", database, deadline) as joined:

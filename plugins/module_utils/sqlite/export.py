@@ -299,9 +299,7 @@ def _reading(
     tag = hashlib.sha256(os.fsencode(wanted.destination)).hexdigest()[:16]
     copy = work_dir / f".snapshot-{tag}{_SUFFIX}"
     try:
-        taken = hot_backup.backup(
-            real, copy, timeout_s=deadline.left_s, overwrite=True, digest=False, rows=False, clock=deadline.clock
-        )
+        taken = hot_backup.transient(real, copy, timeout_s=deadline.left_s, overwrite=True, clock=deadline.clock)
         with connect.reading(copy, immutable=True) as con, connect.sqlite_errors(wanted.source):
             deadline.bind(con)
             fingerprint.only_reading(con)
