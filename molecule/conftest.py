@@ -1,16 +1,30 @@
 # Copyright: FluxHero maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tests of one host run one after the other, those of two hosts at the same time."""
+"""The tests of one host run one after the other, those of two hosts at the same time, each in a process of its own."""
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+# Their tests look at both hosts: one process runs them all.
+BOTH = ("test_backup_verify.py",)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the group of its host, unless it says that it needs both."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            host = item.callspec.params.get("_testinfra_host", "") if hasattr(item, "callspec") else ""
-            item.add_marker(pytest.mark.xdist_group(host or "ssh://bookworm"))
+class ByHost(LoadScopeScheduling):
+    """Gives each process the tests of one host. A test without a host in its name is about bookworm."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.partition("::")[0].endswith(BOTH):
+            return "both"
+        found = re.search(r"\[ssh://([a-z]+)", nodeid)
+        return found[1] if found else "bookworm"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByHost:
+    """What pytest-xdist asks for how to share the tests out."""
+    return ByHost(config, log)

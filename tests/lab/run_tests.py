@@ -277,7 +277,7 @@ def run_scenario(runner: Runner, name: str, state: Path, variant: str) -> bool:
             "MOLECULE_EPHEMERAL_DIRECTORY": str(state),
             "MOLECULE_PROJECT_DIRECTORY": str(names.ROOT),
             # Each host's tests in a process of their own: molecule/conftest.py.
-            "PYTEST_ADDOPTS": "--numprocesses=2 --dist=loadgroup",
+            "PYTEST_ADDOPTS": "--numprocesses=2",
         },
         timeout_s=1200,
     )

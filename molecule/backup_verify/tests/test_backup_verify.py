@@ -17,8 +17,6 @@ from tests.lab.offsite import Offsite, tunnel
 from tests.support.plays import PROJECT, play, words
 from tests.support.units import ended, properties, start_held_in
 
-pytestmark = pytest.mark.xdist_group("both")  # each proves what the other one makes
-
 OTHER = {"trixie": "bookworm", "bookworm": "trixie"}
 UNIT = "fluxmaint-verify.service"
 WORK = "/var/lib/fluxmaint/verify"
