@@ -133,6 +133,11 @@ generations:
   returned: success
   type: list
   elements: dict
+lost:
+  description:
+    - By target, the ids of generations that this host has stored there, that retention keeps, and that are gone.
+  returned: success
+  type: dict
 makes_backups:
   description: Whether this host makes backups; one that only verifies does not.
   returned: success

@@ -21,7 +21,7 @@ from . import layout
 COMMITTED = "committed"
 ORPHAN = "orphan"
 SUSPECT = "suspect"
-_SKEW = timedelta(minutes=10)
+SKEW = timedelta(minutes=10)  # between clocks that are kept in time
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class GenerationInfo:
         proven_by: verifiers that left a proof; `proof.verified` checks the signatures.
         proven_at: when the newest of those proofs was written, UTC; empty when there is none.
         bytes: size of its own objects; cache files are shared and not counted.
-        sizes: the same for each of them, by name; of several versions that of the first.
     """
 
     id: str
@@ -44,7 +43,6 @@ class GenerationInfo:
     objects: int
     proven_by: list[str] = field(default_factory=list)
     proven_at: str = ""
-    sizes: dict[str, int] = field(default_factory=dict)
 
     def age_s(self, now: datetime) -> float:
         """Seconds since it was started."""
@@ -52,7 +50,7 @@ class GenerationInfo:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-serialisable form."""
-        return {key: value for key, value in self.__dict__.items() if key != "sizes"}
+        return dict(self.__dict__)
 
 
 def list_generations(store: Store, service: str, host: str) -> list[GenerationInfo]:
@@ -79,7 +77,6 @@ def list_generations(store: Store, service: str, host: str) -> list[GenerationIn
             objects=len(names),
             proven_by=sorted({verifier for _at, verifier in proofs.get(identity, [])}),
             proven_at=max((at for at, _verifier in proofs.get(identity, [])), default=""),
-            sizes=names,
         )
         for identity, names in sorted(objects.items(), reverse=True)
     ]
@@ -87,7 +84,11 @@ def list_generations(store: Store, service: str, host: str) -> list[GenerationIn
 
 @dataclass(frozen=True)
 class Candidates:
-    """Ids of committed generations that may be the latest, best first, and of those that cannot: from the future."""
+    """Ids of committed generations that may be the latest, best first, and of all that are from the future.
+
+    Attributes:
+        future: newest first; those less than a day ahead are among `ids` too, at their end.
+    """
 
     ids: list[str]
     future: list[str]
@@ -104,10 +105,10 @@ def candidates(
     now = now or Clock().now()
     committed = [item.id for item in list_generations(store, service, host) if item.state == COMMITTED]
     fitting = [identity for identity in committed if before is None or layout.id_time(identity) < before]
-    ahead = [identity for identity in fitting if layout.id_time(identity) > now + _SKEW]
+    ahead = [identity for identity in fitting if layout.id_time(identity) > now + SKEW]
     past = [identity for identity in fitting if identity not in ahead]
     near = [identity for identity in ahead[::-1] if layout.id_time(identity) <= now + layout.FUTURE]
-    return Candidates(past + near, [identity for identity in ahead if identity not in near])
+    return Candidates(past + near, ahead)
 
 
 def nothing_fits(

@@ -25,7 +25,7 @@ from ..store.base import ObjectMissing, Store, Version
 from . import archive, checks, crypto, layout
 from .crypto import Digest
 from .manifest import CacheFile, DatabaseRecord, FileEntry, Manifest, Part
-from .opening import Opened, open_generation, read_version
+from .opening import Opened, listing, open_generation, read_version, require_listed
 
 __all__ = ["Fetched", "FetchedFile", "Opened", "fetch", "fetch_opened", "open_generation"]
 
@@ -172,22 +172,12 @@ class _Job:
     def sizes(self, parts: Sequence[Part], cache: Sequence[CacheFile]) -> None:
         """Look at every object first: what is missing is found before gigabytes are fetched."""
         store, prefix, base = self.opened.store, self.opened.prefix, self.opened.base
-        for place in [prefix, *([base + "cache/"] if cache else [])]:
-            for version in store.versions(place):
-                if not version.marker:
-                    self.there.setdefault(version.key, []).append(version)
-        expected = [(prefix + part.object, [part.stored.bytes]) for part in parts]
-        expected += [(base + item.object, [stored.bytes for stored in item.stored]) for item in cache]
-        for key, sizes in expected:
-            if key not in self.there:
-                raise IntegrityError(f"is missing on target {store.name}", subject=key)
-            found = [version for version in self.there[key] if version.size in sizes]
-            if not found:
-                size = self.there[key][0].size
-                raise IntegrityError(f"has {size} bytes, the manifest says {sizes[0]}", subject=key)
-            # The newest, and if it is not the right one, the oldest: what was stored first.
-            self.there[key] = [found[0], *found[:0:-1]]
-            if not found[0].latest:
+        expected = {prefix + part.object: [part.stored.bytes] for part in parts}
+        expected.update({base + item.object: [stored.bytes for stored in item.stored] for item in cache})
+        there = listing(store, prefix, *([base + "cache/"] if cache else []))
+        self.there = require_listed(expected, there, store.name)
+        for key, versions in self.there.items():
+            if not versions[0].latest:
                 self._replaced(key)
 
     def instructions(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -83,7 +83,10 @@ def open_generation(
         layout.id_time(generation)
         return _open(store, service, host, generation, allowed_signers_file, signer)
     choice = catalog.candidates(store, service, host, before=before, now=(clock or Clock()).now())
-    problems = [f"generation {identity} claims to come from the future" for identity in choice.future]
+    # Of a machine whose clock is behind, too: it would be given an old generation without a word.
+    problems = [
+        f"generation {identity} claims to come from the future: look at the clocks" for identity in choice.future
+    ]
     first: IntegrityError | None = None
     for identity in choice.ids:
         try:
@@ -146,6 +149,61 @@ def older(versions: Iterator[Version], key: str) -> list[Version]:
     """The versions of an object that are not its newest, oldest first; the original is the first of them."""
     found = [item for item in versions if item.key == key and item.version and not item.latest and not item.marker]
     return found[::-1][:_MOST_VERSIONS]
+
+
+def listing(store: Store, *places: str) -> dict[str, list[Version]]:
+    """The versions of all objects below these prefixes by their keys, as the store lists them; no delete markers."""
+    found: dict[str, list[Version]] = {}
+    for place in places:
+        for version in store.versions(place):
+            if not version.marker:
+                found.setdefault(version.key, []).append(version)
+    return found
+
+
+def require_listed(
+    expected: Mapping[str, Collection[int]], there: Mapping[str, Sequence[Version]], target: str
+) -> dict[str, list[Version]]:
+    """The versions of each object that have a size it may have: the newest first, then the oldest, stored first.
+
+    Args:
+        expected: sizes in bytes by key.
+        there: what the store lists.
+        target: its name, for the error.
+
+    Raises IntegrityError naming the first object that is missing or has another size.
+    """
+    fitting = {}
+    for key, sizes in expected.items():
+        if not there.get(key):
+            raise IntegrityError(
+                f"is missing on target {target}",
+                subject=key,
+                untouched="everything",
+                remedy="take this generation from another target, or an older one: fluxmaint generations lists them",
+            )
+        found = [version for version in there[key] if version.size in sizes]
+        if not found:
+            said = ", ".join(map(str, sizes))
+            raise IntegrityError(f"has {there[key][0].size} bytes, the manifest says {said}", subject=key)
+        fitting[key] = [found[0], *found[:0:-1]]
+    return fitting
+
+
+def require_whole(opened: Opened, there: Mapping[str, Sequence[Version]] | None = None, *, target: str = "") -> None:
+    """Raise IntegrityError unless every object of a generation is listed with the size that its manifest says.
+
+    Args:
+        there: what a store lists of it and of the cache; its own store is asked when it is not given.
+        target: the name of that store.
+    """
+    manifest = opened.manifest
+    if there is None:
+        there = listing(opened.store, opened.prefix, *([opened.base + "cache/"] if manifest.cache else []))
+    expected = {opened.prefix + part.object: [part.stored.bytes] for part in manifest.parts}
+    expected[opened.prefix + manifest.instructions.object] = [manifest.instructions.bytes]
+    expected.update({opened.base + item.object: [form.bytes for form in item.stored] for item in manifest.cache})
+    require_listed(expected, there, target or opened.store.name)
 
 
 def _open(store: Store, service: str, host: str, identity: str, allowed_signers_file: Path, signer: str) -> Opened:

@@ -16,7 +16,7 @@ from ..core.human import age_text, size_text, table_lines
 from ..store.base import Store
 from ..store.open import open_store
 from . import catalog, layout, proof
-from .opening import Opened, open_generation
+from .opening import open_generation, require_whole
 
 
 def overview(
@@ -35,7 +35,8 @@ def overview(
         service, host: whose generations; those of the configuration when empty.
         verify_proofs: believe nothing that is not signed: count a generation as proven only when the signature of a
             proof is good, and as committed only when its manifest is. Reads the proofs, and on each target manifests
-            from the newest on until one verifies and its objects are there; those before it are suspect.
+            from the newest on until one verifies and its objects are there, and then those of proven ones until one
+            does; those before it are suspect, whatever proofs they once had.
 
     Returns:
         `targets` with the state of each; `generations` newest first, each once with the `targets` that hold it
@@ -163,25 +164,19 @@ def _believe_signatures(
             proofs = proof.verified(store, service, host, item.id, allowed_signers_file=signers)
             facts["proven_by"] = sorted({str(found["verifier"]) for found in proofs})
             facts["proven_at"] = max((str(found["proven_at"]) for found in proofs), default="")
+    good = False
     for item, facts in zip(listed, held):
-        if item.state != catalog.COMMITTED or is_future(facts):
+        if item.state != catalog.COMMITTED or is_future(facts) or (good and not facts["proven_by"]):
             continue
+        proven = facts["proven_by"]
         try:
-            opened = open_generation(store, service, host, item.id, allowed_signers_file=signers, signer=signer)
-            _require_objects(opened, item.sizes)
+            require_whole(open_generation(store, service, host, item.id, allowed_signers_file=signers, signer=signer))
         except IntegrityError as error:
             facts.update(state=catalog.SUSPECT, error=str(error), proven_by=[], proven_at="")
         else:
-            return  # older ones make nothing look fresher than it is
-
-
-def _require_objects(opened: Opened, sizes: Mapping[str, int]) -> None:
-    for part in opened.manifest.parts:
-        if sizes.get(part.object) != part.stored.bytes:
-            found = f"has {sizes[part.object]} bytes" if part.object in sizes else "is missing"
-            raise IntegrityError(
-                f"{found}, the manifest lists it with {part.stored.bytes} bytes", subject=opened.prefix + part.object
-            )
+            good = True
+            if proven:
+                return  # older ones make nothing look fresher or better proven than it is
 
 
 def is_future(item: Mapping[str, Any]) -> bool:

@@ -37,7 +37,7 @@ from ..store.base import AccessDenied, ObjectMissing, Store, TooLarge, Version
 from ..store.open import open_store
 from . import layout, proof, retention, staging
 from .manifest import MANIFEST_LIMIT, Manifest
-from .opening import Opened, open_generation
+from .opening import Opened, listing, open_generation, require_whole
 
 
 class Witness(Protocol):
@@ -57,12 +57,18 @@ class StoreWitness:
         self._store = store
         self._place = (service, host)
         self._signers = allowed_signers_file
+        self._cached: dict[str, list[Version]] | None = None
 
     def holds(self, opened: Opened) -> bool:
-        """Whether COMMIT there names the same manifest. A target that does not answer holds nothing."""
-        key = layout.generation(*self._place, opened.manifest.id) + layout.COMMIT
-        with contextlib.suppress(StoreError):
-            return self._store.get_bytes(key, 4096).decode("ascii", "replace").strip() == opened.manifest_sha256
+        """Whether COMMIT there names the same manifest, with all its objects. What does not answer holds nothing."""
+        with contextlib.suppress(StoreError, IntegrityError):
+            commit = self._store.get_bytes(opened.prefix + layout.COMMIT, 4096)
+            if commit.decode("ascii", "replace").strip() == opened.manifest_sha256:
+                if self._cached is None:
+                    self._cached = listing(self._store, layout.cache(*self._place))
+                own = listing(self._store, opened.prefix)
+                require_whole(opened, {**self._cached, **own}, target=self._store.name)
+                return True
         return False
 
     def proven(self, opened: Opened) -> bool:
@@ -258,7 +264,9 @@ class _Run:
             f"{name} is no object of a backup, its name is not UTF-8; it is left alone: find out who put it there"
             for name in self.store.foreign(layout.base(self.service, self.host))
         ]
-        verified, suspect = self._verify(committed, signers, signer, others, known)
+        every = [*cached.values(), *(versions for names in objects.values() for versions in names.values())]
+        there = {versions[0].key: [item for item in versions if not item.marker] for versions in every}
+        verified, suspect = self._verify(committed, there, signers, signer, others, known)
         held = [
             retention.Held(
                 identity,
@@ -316,7 +324,13 @@ class _Run:
         return found
 
     def _verify(
-        self, committed: Sequence[str], signers: Path, signer: str, others: Sequence[Witness], known: dict[str, Known]
+        self,
+        committed: Sequence[str],
+        there: Mapping[str, Sequence[Version]],
+        signers: Path,
+        signer: str,
+        others: Sequence[Witness],
+        known: dict[str, Known],
     ) -> tuple[dict[str, Known], list[str]]:
         verified, suspect = {}, []
         for identity in sorted(committed):
@@ -324,6 +338,7 @@ class _Run:
             place = (self.store, self.service, self.host, identity)
             try:
                 opened = one.opened if one else open_generation(*place, allowed_signers_file=signers, signer=signer)
+                self._require_whole(opened, there)
             except IntegrityError as error:
                 suspect.append(identity)
                 self.problems.append(f"generation {identity} does not verify and is left alone: {error}")
@@ -332,6 +347,13 @@ class _Run:
             proven = proven or any(other.proven(opened) for other in others)
             verified[identity] = known[identity] = Known(opened, proven)
         return verified, suspect
+
+    def _require_whole(self, opened: Opened, there: Mapping[str, Sequence[Version]]) -> None:
+        """What lacks an object makes no older generation superfluous."""
+        try:
+            require_whole(opened, there)
+        except IntegrityError:
+            require_whole(opened)  # it may have been stored since that was listed
 
     def _plan(
         self, held: list[retention.Held], objects: Mapping[str, Any], now: datetime, *, copies_needed: int

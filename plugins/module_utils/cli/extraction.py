@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..backup import extract
-from ..backup.fetch import open_generation
+from ..backup.fetch import Opened, open_generation
 from ..core.clock import parse_utc
 from ..core.errors import InputError
 from ..core.human import size_text
 from ..store.open import open_store
-from .command import Answer, Commands, Context
+from .command import DEGRADED, Answer, Commands, Context
 
 
 def register(commands: Commands) -> None:
@@ -53,6 +54,7 @@ def _extract(context: Context) -> Answer:
         before=before,
         allowed_signers_file=backup.allowed_signers_file,
         signer=f"{config.service}@{options.host}" if options.host else backup.signer,
+        clock=context.clock,
     )
     identity = opened.manifest.id
     if options.list:
@@ -60,8 +62,7 @@ def _extract(context: Context) -> Answer:
         lines = [
             f"{item['part']:12} {size_text(item['bytes']):>9}  {item['modified']}  {item['path']}" for item in files
         ]
-        heading = f"generation {identity}: {len(files)} files"
-        return Answer({"generation": identity, "files": files}, "\n".join([heading, *lines]))
+        return _answer(opened, files, [f"generation {identity}: {len(files)} files", *lines])
     with context.progress("extract") as progress:
         files = extract.extract(
             opened,
@@ -75,7 +76,12 @@ def _extract(context: Context) -> Answer:
             progress=progress,
         )
     lines = [f"  {item['file']}  was {item['owner']}:{item['group']} {item['mode']}" for item in files]
-    return Answer(
-        {"generation": identity, "files": files},
-        "\n".join([f"{len(files)} files of generation {identity}, verified:", *lines]),
-    )
+    return _answer(opened, files, [f"{len(files)} files of generation {identity}, verified:", *lines])
+
+
+def _answer(opened: Opened, files: list[dict[str, Any]], lines: list[str]) -> Answer:
+    """What was found, and what is wrong with the store: newer generations that were passed over, for instance."""
+    problems = opened.problems
+    data = {"generation": opened.manifest.id, "files": files, "problems": problems}
+    text = "\n".join([*lines, *(f"problem: {problem}" for problem in problems)])
+    return Answer(data, text, DEGRADED if problems else 0)

@@ -29,6 +29,7 @@ from .units import HOLD_FILE, UNIT_DIR, SystemdService
 OK, DEGRADED, OVERDUE, FAILED = "ok", "degraded", "overdue", "failed"
 INTERRUPTED = "interrupted"
 _WORST_LAST = (OK, DEGRADED, OVERDUE, FAILED)
+_SKEW = timedelta(hours=1)  # of the clock of whoever prunes
 _TIMERS = "fluxmaint-backup@*.timer"
 
 Runner = Callable[..., Completed]
@@ -51,6 +52,7 @@ def status(config: Config, *, clock: Clock | None = None, runner: Runner = run) 
     clock = clock or Clock()
     backup = config.backup if config.verify is not None else config.require_backup()
     now = clock.now()
+    entries = Journal(config.journal_file).read("backup")  # before the targets are listed, which hold more by then
     held: dict[str, Any] = {"targets": {}, "generations": [], "newest": "", "newest_proven": ""}
     try:
         if backup is not None:
@@ -77,6 +79,7 @@ def status(config: Config, *, clock: Clock | None = None, runner: Runner = run) 
         "due_by": _due_by(held["newest"], backup.max_age_s) if backup else "",
         "targets": held["targets"],
         "generations": held["generations"],
+        "lost": _lost(entries, held, backup.retention.keep_days, now) if backup else {},
         "lease": held_by(config.lease_file),
         "unfinished_restore": restoring["id"] if restoring and restoring["open"] else None,
         "running_restore": held_by(config.run_dir / "restore.lease") is not None,
@@ -108,6 +111,11 @@ def judge(facts: Mapping[str, Any]) -> list[dict[str, str]]:
     if facts["makes_backups"]:
         _judge_last_backup(facts, say)
         _judge_targets(facts["targets"], facts["newest"], say)
+        for name, lost in facts["lost"].items():
+            number = f"{len(lost)} generations that were" if len(lost) > 1 else "a generation that was"
+            text = f"target {name} has lost {number} stored on it, the newest {max(lost)}: find out who deletes there"
+            text += "; one that was emptied on purpose needs another name"
+            say(DEGRADED, f"generations_lost_{name}", text)
         for item in facts["generations"]:
             if overview.is_future(item) and item["state"] == catalog.COMMITTED:
                 say(DEGRADED, f"future_{item['id']}", f"generation {item['id']} claims to come from the future")
@@ -122,6 +130,24 @@ def judge(facts: Mapping[str, Any]) -> list[dict[str, str]]:
 def worst(reasons: Sequence[Mapping[str, str]]) -> str:
     """The one word for all reasons together."""
     return max((reason["severity"] for reason in reasons), key=_WORST_LAST.index, default=OK)
+
+
+def _lost(
+    entries: Sequence[Mapping[str, Any]], held: Mapping[str, Any], keep_days: int, now: datetime
+) -> dict[str, list[str]]:
+    """By target: generations that this host has stored there, that retention keeps, and that are there no more."""
+    there = {name: set[str]() for name, state in held["targets"].items() if state["reachable"]}
+    for item in held["generations"]:
+        for name in {*item["targets"], *item["suspect_on"]} & there.keys():
+            there[name].add(item["id"])
+    since = now - timedelta(days=keep_days) + _SKEW
+    lost: dict[str, list[str]] = {}
+    for entry in entries:
+        name, identity = entry.get("target"), entry.get("generation", "")
+        stored = entry.get("step") == "committed" and name in there and layout.is_id(identity)
+        if stored and layout.id_time(identity) > since and identity not in there[name]:
+            lost.setdefault(str(name), []).append(identity)
+    return lost
 
 
 def _last_backup(config: Config) -> dict[str, Any] | None:
@@ -203,6 +229,10 @@ def _judge_ages(facts: Mapping[str, Any], say: Callable[[str, str, str], None]) 
         if age is not None and age > allowed:
             old, most = duration_text(age), duration_text(allowed)
             say(OVERDUE, code, f"the {what} generation is {old} old, at most {most} are allowed")
+    if facts["newest_age_s"] is not None and facts["newest_age_s"] < -catalog.SKEW.total_seconds():
+        ahead = duration_text(-facts["newest_age_s"])
+        text = f"the newest generation is {ahead} ahead of this host's clock: look at the clocks"
+        say(DEGRADED, "newest_ahead", text)
     if any(state["reachable"] for state in facts["targets"].values()) and not facts["newest_proven"]:
         say(DEGRADED, "never_proven", "no generation has ever been proven by restoring it on another machine")
 

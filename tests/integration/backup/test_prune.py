@@ -110,6 +110,22 @@ def test_nothing_goes_while_no_newer_one_is_proven_on_two_targets(world: World) 
     assert run(world, target="one")["changed"] is True
 
 
+@pytest.mark.parametrize("target", ["one", "two"])
+@pytest.mark.parametrize("half", ["generations/{}/db-trades.sqlite.zst.age", "generations/{}/RESTORE.txt", "cache/*"])
+def test_a_proven_one_of_which_a_half_is_gone_lets_nothing_go(world: World, target: str, half: str) -> None:
+    made = make(world, 29, 28, 27, 0)
+    world.prove(made[3], target="one")
+    found = next((world.top / target / "fluxhero/production").glob(half.format(made[3])))
+    found.rename(world.top / "away")
+    result = run(world)
+    assert result["changed"] is False, "what cannot be restored makes nothing superfluous, wherever the other copy is"
+    suspect = result["targets"][target]["suspect"]
+    assert made[3] in suspect and result["result"] == "degraded"
+    assert f"{found.name}: is missing on target {target}" in str(result["targets"][target]["problems"])
+    (world.top / "away").rename(found)
+    assert run(world)["changed"] is True
+
+
 @pytest.mark.parametrize("flaw", ["signature", "another manifest", ""])
 def test_a_forged_proof_lets_nothing_go(world: World, flaw: str) -> None:
     made = make(world, 29, 28, 27, 0)
@@ -329,7 +345,11 @@ class TestInABucket:
         assert sum(file.part == "cache" for file in fetched.files) == 2
 
     def test_an_orphan_that_a_backup_completes_meanwhile_survives(
-        self, world: World, object_store: ObjectStore, bucket: dict[str, Any], tmp_path: Path,
+        self,
+        world: World,
+        object_store: ObjectStore,
+        bucket: dict[str, Any],
+        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """It waited for the target for days, half stored."""

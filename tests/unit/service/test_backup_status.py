@@ -66,6 +66,7 @@ def facts(**changes: Any) -> dict[str, Any]:
                 "error": "",
             }
         ],
+        "lost": {},
         "lease": None,
         "unfinished_restore": None,
         "running_restore": False,
@@ -117,6 +118,8 @@ def test_all_well_has_no_reason() -> None:
         ({"targets": {"offsite": target(reachable=False)["offsite"]}}, "failed", "no_target"),
         ({"generations": [{**ENTRY, "age_s": -3 * 86400}]}, "degraded", f"future_{ID}"),
         ({"generations": [{**ENTRY, "state": "suspect", "suspect_on": ["local"]}]}, "degraded", f"suspect_{ID}"),
+        ({"lost": {"local": [OLDER, ID]}}, "degraded", "generations_lost_local"),
+        ({"newest_age_s": -601}, "degraded", "newest_ahead"),
         ({"unfinished_restore": "r1"}, "failed", "restore_unfinished"),
         ({"unfinished_restore": "r1", "running_restore": True}, "degraded", "restore_running"),
         ({"held_units": ["a.service"]}, "failed", "units_held"),
