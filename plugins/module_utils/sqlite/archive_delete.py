@@ -35,6 +35,8 @@ _FIRST_BATCH = 50
 _LARGEST_BATCH = 5000
 _STEPS_BETWEEN_LOOKS = 1000
 _LONGEST_BEGIN_S = 30.0
+# Whoever only looks at a database is gone after a pause; a service stays.
+_MOST_HINDERED = 5
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,18 @@ class LiveTable:
         """The database with the list of rows, and the archive where there is one already; as it is, or anew."""
         if self._con is not None:
             return self._con
-        self._con = con = connect(self._live, timeout_s=_LONGEST_BEGIN_S, mode="rw")
-        if self._alone:
-            self._require_alone(con)
-        con.execute("PRAGMA foreign_keys = OFF")  # checked by hand: nothing may cascade
-        con.execute("ATTACH DATABASE ? AS work", (uri(self._work, mode="ro"),))
-        if self._archive is not None:
-            con.execute("ATTACH DATABASE ? AS archive", (uri(self._archive, mode="ro", immutable="1"),))
+        con = connect(self._live, timeout_s=_LONGEST_BEGIN_S, mode="rw")
+        try:
+            if self._alone:
+                self._require_alone(con)
+            con.execute("PRAGMA foreign_keys = OFF")  # checked by hand: nothing may cascade
+            con.execute("ATTACH DATABASE ? AS work", (uri(self._work, mode="ro"),))
+            if self._archive is not None:
+                con.execute("ATTACH DATABASE ? AS archive", (uri(self._archive, mode="ro", immutable="1"),))
+        except BaseException:
+            con.close()
+            raise
+        self._con = con
         return con
 
     def _require_alone(self, con: sqlite3.Connection) -> None:
@@ -159,7 +166,7 @@ class LiveTable:
             f" FROM work.pairs AS p CROSS JOIN main.{table} AS t ON {live} CROSS JOIN archive.{table} AS o ON {held}"
             f" WHERE p.m > ? AND p.m <= ? AND {equal_rows('t', 'o', shape.stored)}{self._conditions})"
         )
-        rows, transactions, longest_s, last, tried = 0, 0, 0.0, 0, False
+        rows, transactions, longest_s, last, tried, hindered = 0, 0, 0.0, 0, False, 0
         # Also what a killed run renamed, or a person copied there, is on the disk before the first row goes.
         with usable(archive.path):
             fsync_file(archive.path)
@@ -177,7 +184,11 @@ class LiveTable:
                     try:
                         taken = self._transaction(statement, last, upper)
                     except PreconditionError as error:  # somebody has opened it in the pause
-                        return Deleted(rows, transactions, round(longest_s, 4), str(error))
+                        hindered += 1
+                        if hindered > _MOST_HINDERED:
+                            return Deleted(rows, transactions, round(longest_s, 4), str(error))
+                        continue
+                    hindered = 0
                     if taken is not None:
                         last, transactions, rows = upper, transactions + 1, rows + taken[0]
                         longest_s = max(longest_s, taken[1])

@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +190,60 @@ def test_a_service_that_starts_during_a_deletion_is_let_in(tmp_path: Path, monke
     monkeypatch.undo()
     again = world.archive(delete=True)
     assert (again["result"], again["deleted"]) == ("ok", 3000 - result["deleted"])
+
+
+@needs_the_bug
+def test_somebody_who_only_looks_does_not_end_the_deletion(tmp_path: Path) -> None:
+    world = World(tmp_path, mode="wal")
+    world.trades(200, 150, every_s=60)
+    world.trades(1, 1)
+    with world.live() as reader:
+        pauses: list[float] = []
+
+        class Waiting(Fixed):
+            def sleep(self, seconds: float) -> None:
+                pauses.append(seconds)
+                if len(pauses) == 1:
+                    reader.execute("SELECT count(*) FROM trades").fetchone()
+                if len(pauses) == 4:
+                    reader.close()
+
+        result = world.archive(delete=True, clock=Waiting())
+    assert (result["result"], result["deleted"]) == ("ok", 200) and len(pauses) > 4
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_what_a_killed_deletion_leaves_beside_the_database_belongs_to_the_service(tmp_path: Path, mode: str) -> None:
+    """Else the service could not open its database any more."""
+    world = World(tmp_path, mode=mode)
+    world.trades(200, 150, every_s=60)
+    world.trades(1, 1)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.chown(world.database, nobody, -1)
+    world.database.chmod(0o640)
+    statement = archive_delete.LiveTable._require_unchanged
+
+    def dying(self: archive_delete.LiveTable, con: sqlite3.Connection) -> None:
+        statement(self, con)
+        con.execute("UPDATE trades SET pnl = 2 WHERE id = 201")
+        con.execute("PRAGMA cache_spill = 1")
+        con.execute("PRAGMA cache_size = 1")
+        con.execute("UPDATE trades SET pnl = 3")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if pid == 0:
+        archive_delete.LiveTable._require_unchanged = dying  # type: ignore[method-assign]
+        try:
+            world.archive(delete=True)
+        finally:
+            os._exit(1)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    beside = [path.stat() for path in world.data.glob("trades.db-*")]
+    found = {(status.st_uid, status.st_mode & 0o777) for status in beside}
+    assert found == {(nobody, 0o640)}
+    assert world.run_sql("SELECT count(*), max(pnl) FROM trades") == [(201, 1.25)]
 
 
 @needs_the_bug
