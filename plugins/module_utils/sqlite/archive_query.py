@@ -225,6 +225,7 @@ def _joined(
                 wanted = [files[month] for month in files if months[0] <= month <= months[1]]
                 joined.add(table, [archive_file.read(path, table, _month(path), deadline) for path in wanted])
             joined.show()
+            joined.require_both(sql, parameters, {table.table.lower() for table in tables})
             yield joined, taken
 
 
@@ -290,6 +291,34 @@ class _Joined:
         with sqlite_errors(self._database.path):
             for view in self._views:
                 self._con.execute(view)
+            # A view of the database sees only tables of the database; the same one made here sees what is in front.
+            for (text,) in self._con.execute("SELECT sql FROM main.sqlite_master WHERE type = 'view'").fetchall():
+                self._con.execute(re.sub(r"(?i)\ACREATE\s+VIEW\b", "CREATE TEMP VIEW", text, count=1))
+
+    def require_both(self, sql: str, parameters: Mapping[str, Any], tables: set[str]) -> None:
+        """Raise InputError when a view of the database asks one of the tables past the view in front of it."""
+        past: set[str] = set()
+
+        def judge(action: int, name: str | None, _column: str | None, schema: str | None, within: str | None) -> int:
+            asked = (name or "").lower()
+            if (
+                action == sqlite3.SQLITE_READ
+                and schema == "main"
+                and asked in tables
+                and (within or asked).lower() != asked
+            ):
+                past.add(str(within))
+            return sqlite3.SQLITE_OK
+
+        self._con.set_authorizer(judge)
+        with sqlite_errors(self._database.path):
+            self._con.execute(f"EXPLAIN {sql}", parameters).fetchone()
+        if past:
+            raise InputError(
+                f"the view {', '.join(sorted(past))} would show rows of the database alone",
+                subject=str(self._database.path),
+                remedy="ask the tables themselves",
+            )
 
     def _one(self, table: ArchivedTable, shape: Shape, archive: ArchiveFile) -> None:
         name, path = quoted(shape.table), archive.path

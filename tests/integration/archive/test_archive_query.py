@@ -167,6 +167,20 @@ def test_rows_are_brought_back_as_the_document_says(world: World) -> None:
     assert world.archive(delete=True)["result"] == "ok", "and they can be archived again"
 
 
+def test_views_of_the_database_show_archived_rows_too(world: World) -> None:
+    with world.live() as con:
+        con.execute("create view by_symbol as SELECT symbol AS s, count(*) AS n FROM Trades GROUP BY s")
+        con.execute('CREATE VIEW "over it"(total) AS SELECT sum(n) FROM by_symbol')
+        con.execute("CREATE VIEW elsewhere AS SELECT count(*) AS n FROM positions")
+        con.execute("CREATE VIEW past AS SELECT count(*) AS n FROM main.trades")
+    assert world.archive(delete=True)["deleted"] == 62
+    assert ask(world, 'SELECT total FROM "over it"').rows == [(72,)]
+    assert ask(world, "SELECT n FROM elsewhere").rows == [(0,)]
+    assert ask(world, "SELECT count(*) FROM main.trades").rows == [(10,)], "who says so asks the database alone"
+    with pytest.raises(InputError, match="the view past would show rows of the database alone"):
+        ask(world, "SELECT n FROM past")
+
+
 def test_archived_rows_compare_as_the_table_does(tmp_path: Path) -> None:
     world = World(
         tmp_path,
