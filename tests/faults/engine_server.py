@@ -120,6 +120,7 @@ def serve() -> None:
     """Serve until the input ends; several commands may run at the same time."""
     for module in ("fluxmaint.cli.main", "fluxmaint.store.s3", "botocore.session"):
         importlib.import_module(module)
+    importlib.import_module("fluxmaint.cli.main").parser()  # loads every command
     for line in sys.stdin:
         requests = cast("list[dict[str, Any]]", json.loads(line))
         running = {}

@@ -10,9 +10,7 @@ from pathlib import Path
 from ..core.clock import parse_utc
 from ..core.errors import InputError
 from ..core.human import size_text
-from ..logs import reading, summary
-from ..logs.report import files, findings, text
-from ..logs.report.words import last_week
+from ..logs import reading
 from .command import DEGRADED, Answer, Commands, Context
 
 
@@ -50,6 +48,11 @@ def _read(context: Context) -> Answer:
 
 
 def _report(context: Context) -> Answer:
+    # Reading, every hour, needs none of these.
+    from ..logs import summary
+    from ..logs.report import files, findings, text
+    from ..logs.report.words import last_week
+
     options, config = context.options, context.config
     if options.week and (options.since or options.until):
         raise InputError("--week is a period already; leave --since and --until out")

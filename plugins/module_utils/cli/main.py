@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import sys
@@ -13,30 +14,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..backup import restore
 from ..core import config as configuration
 from ..core.clock import Clock
 from ..core.errors import EngineError, as_engine_error
-from . import (
-    archives,
-    backups,
-    extraction,
-    host,
-    housekeeping,
-    logs,
-    notices,
-    restores,
-    rotation,
-    salvaging,
-    upkeep,
-    verification,
-)
 from .command import EXIT_CODES, Command, Commands, Context
 from .stopping import Stopped, stoppable
 
+# The modules of this package, and the first words of their commands. Only the one that is needed is loaded: loading
+# all of the engine takes longer than most commands do.
+MODULES = {
+    "host": ("version", "config", "journal", "preflight", "integrity"),
+    "archives": ("archive", "archive-info", "query"),
+    "backups": ("backup", "generations", "prove", "prune", "status"),
+    "verification": ("verify",),
+    "restores": ("restore",),
+    "salvaging": ("salvage",),
+    "extraction": ("extract",),
+    "notices": ("notify",),
+    "upkeep": ("size", "maintain"),
+    "rotation": ("rotation",),
+    "logs": ("logs",),
+    "housekeeping": ("export", "cleanup-cache"),
+}
 
-def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
+
+def parser(word: str = "") -> argparse.ArgumentParser:
+    """The command line's grammar: of all commands, or of those in the module of the one with this first word."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON document")
     common.add_argument("--quiet", action="store_true", help="show no progress")
@@ -50,27 +53,15 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = Commands(top, common)
-    for module in (
-        host,
-        archives,
-        backups,
-        verification,
-        restores,
-        salvaging,
-        extraction,
-        notices,
-        upkeep,
-        rotation,
-        logs,
-        housekeeping,
-    ):
-        module.register(commands)
+    for name in [name for name, words in MODULES.items() if word in words] or MODULES:
+        importlib.import_module(f".{name}", __package__).register(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser(words[0] if words else "").parse_args(words)
     command: Command = options.command
     for stream in (sys.stdout, sys.stderr):  # names of files need not be valid text
         if isinstance(stream, io.TextIOWrapper):
@@ -88,12 +79,21 @@ def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> 
         error = as_engine_error(caught)
         return _failed(options.json, str(error), error.as_dict(), error.exit_code)
     except Stopped as stop:
-        because = f": {stop.__cause__}" if isinstance(stop.__cause__, restore.RestoreFailed) else ""
+        because = f": {stop.__cause__}" if _has_failed(stop.__cause__) else ""
         left = _left_behind(options)
         facts = {"error": "Stopped", "message": f"{stop}{because}", "subject": "", "untouched": "", "remedy": left}
         return _failed(options.json, facts["message"] + (f". {left}" if left else ""), facts, 128 + stop.number)
     sys.stdout.write((json.dumps(answer.data, indent=2, default=str) if options.json else answer.text) + "\n")
     return answer.exit_code
+
+
+def _has_failed(cause: BaseException | None) -> bool:
+    """Whether what a signal stopped was a restore, which has failed by that."""
+    if cause is None:
+        return False
+    from ..backup.restore import RestoreFailed
+
+    return isinstance(cause, RestoreFailed)
 
 
 def _left_behind(options: argparse.Namespace) -> str:
