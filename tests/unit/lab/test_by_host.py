@@ -1,0 +1,44 @@
+# Copyright: FluxHero maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two processes never test one host at the same time."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+from xdist import newhooks
+
+from tests.lab import names
+
+
+@pytest.fixture(scope="module")
+def conftest() -> Any:
+    spec = importlib.util.spec_from_file_location("molecule_conftest", names.ROOT / "molecule" / "conftest.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("test", "scope"),
+    [
+        ("tests/test_app.py::test_one[ssh://trixie]", "trixie"),
+        ("tests/test_app.py::test_one[ssh://bookworm]", "bookworm"),
+        ("tests/test_backup.py::test_many[ssh://trixie-daily]", "trixie"),
+        ("tests/test_app_rollback.py::test_of_one_host", "bookworm"),
+        ("molecule/backup_verify/tests/test_backup_verify.py::test_one[ssh://trixie]", "both"),
+        ("molecule/backup_verify/tests/test_backup_verify.py::test_one[ssh://bookworm]", "both"),
+    ],
+)
+def test_a_test_belongs_to_its_host(conftest: Any, test: str, scope: str) -> None:
+    scheduler = object.__new__(conftest.ByHost)
+    assert scheduler._split_scope(test) == scope
+
+
+def test_pytest_xdist_asks_for_it(conftest: Any) -> None:
+    [hook] = [name for name in vars(conftest) if name.startswith("pytest_")]
+    assert callable(getattr(newhooks, hook))
