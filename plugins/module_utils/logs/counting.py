@@ -192,16 +192,12 @@ def _class_of(last: bytes) -> str:
 
 
 class Counting:
-    """Counts blocks of lines of one log, one after the other.
+    """Counts blocks of lines, one after the other: `begin` a log, count each `block`, `take` what has been counted.
 
-    Args:
-        fallback: the hour since 1970 of lines before the first one with a time.
-        begun: whether lines of the log have been counted before.
+    Lines of one hour wait, counted by their kinds, until the hour ends or somebody takes what has been counted.
     """
 
     def __init__(self, rules: Rules) -> None:
-        self._tally = Tally()
-        self._waiting = _Waiting(b"")
         self._rules = rules
         self._times = Times(rules.zone)
         self._infos: dict[bytes, Info] = {}
@@ -211,25 +207,23 @@ class Counting:
         self._caused: dict[tuple[Info, Any, Any], Info] = {}
         self._followed: dict[tuple[Info, ...], int | None] = {}
         self._forget()
-        self._fallback = 0
-        self._zone: int | None = None
         self.begin(0, "", begun=False)
 
     def begin(self, fallback: int, last_hour: str, *, begun: bool) -> None:
-        """Go to another log, or to a place in it.
+        """Go to another log, or to a place in it. What has been counted and not taken is forgotten.
 
         Args:
             fallback: the hour since 1970 of lines before the first one with a time.
             last_hour: what `last_hour` was behind the line before.
             begun: whether lines of the log have been counted before.
         """
-        self._settle()
+        self._tally, self._waiting = Tally(), _Waiting(b"")
         self._fallback = fallback
         self._following = Following()
         self._begun = begun
         text, _separator, zone = last_hour.partition("|")
         self._text = text.encode()
-        self._zone = int(zone) if zone else None
+        self._zone: int | None = int(zone) if zone else None
 
     def take(self) -> Tally:
         """What has been counted since the last time."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
@@ -301,6 +302,26 @@ def test_one_file_that_cannot_be_read_does_not_stop_the_others(host: LogHost) ->
     host.write(plain(2), host.directory / "other.log")
     result = host.read()
     assert {source["name"]: source["events"] for source in result["sources"]} == {"fluxhero.log": 3, "other.log": 2}
+
+
+def test_what_was_counted_of_a_log_before_its_disk_failed_is_no_other_logs(
+    host: LogHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_CHUNK", 1000)
+    host.write(plain(200), host.directory / "a.log")
+    host.write(plain(100, seed=2), host.directory / "b.log")
+    good, calls = reading._Reading._data, iter(range(10**6))
+
+    def failing(self: reading._Reading) -> bytes:
+        if self._piece.path.name == "a.log" and next(calls) == 5:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self._piece.path))
+        return good(self)
+
+    monkeypatch.setattr(reading._Reading, "_data", failing)
+    assert host.read()["result"] == "degraded"
+    assert host.totals() == wanted(plain(100, seed=2))
+    assert host.read()["result"] == "ok"
+    assert host.rows("SELECT sum(count) FROM facts WHERE name = 'events'") == [(300,)]
 
 
 def test_kinds_of_messages_beyond_the_limit_are_told_as_other(tmp_path: Path) -> None:
