@@ -515,7 +515,8 @@ class Counting:
                 self._tally.requests[hour, method, target, status] += count
             if info.id:
                 first, last = oldest[info], newest[info]
-                self._seen(info, hour, count, -first[0], last[0], [[first[1]], [last[1]]])
+                samples = [[first[1]], [last[1]]] if first[1] is not last[1] else [[first[1]]]
+                self._seen(info, hour, count, -first[0], last[0], samples)
         self._note(names)
 
     def _each(self, infos: list[Info], lines: list[bytes], hours: _Hours) -> None:
