@@ -46,18 +46,22 @@ def assert_waits(host: Host, name: str, calendar: str, *, persistent: bool = Tru
     assert (shown["Persistent"], shown["Unit"]) == ("yes" if persistent else "no", f"{name}.service")
 
 
-def start_held_in(host: Host, unit: str, *writable: str) -> None:
-    """Start a unit once, after a look from inside its sandbox: it may write to these directories and little else."""
+def start_held_in(host: Host, unit: str, *writable: str, status: int = 0) -> None:
+    """Start a unit once, after a look from inside its sandbox: it may write to these directories and little else.
+
+    Its command has to end with `status`; the look ends with others that no command has.
+    """
     drop_in = f"/run/systemd/system/{unit}.d"
     probe = f"[Service]\nExecStartPre=/bin/sh /run/{PROBE} {' '.join(writable)}\n"
     host.run_expect([0], "printf %%s %s > %s && touch %s", SCRIPT, f"/run/{PROBE}", f"/tmp/{PROBE}")
     host.run_expect([0], "mkdir -p %s && printf %%s %s > %s", drop_in, probe, f"{drop_in}/probe.conf")
     host.run_expect([0], "systemctl daemon-reload")
     try:
-        started = host.run(f"systemctl start {unit}")
+        host.run(f"systemctl start {unit}")
         run = properties(host, unit, "InvocationID")["InvocationID"]
-        assert started.rc == 0, host.run(f"journalctl --no-pager --output=cat _SYSTEMD_INVOCATION_ID={run}").stdout
-        assert properties(host, unit, "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
+        said = host.run(f"journalctl --no-pager --output=cat _SYSTEMD_INVOCATION_ID={run}").stdout
+        ended_as = properties(host, unit, "Result", "ExecMainStatus")
+        assert ended_as == {"Result": "exit-code" if status else "success", "ExecMainStatus": str(status)}, said
     finally:
         host.run(f"systemctl stop {unit}; systemctl reset-failed {unit}; rm -r {drop_in} /run/{PROBE} /tmp/{PROBE}")
         host.run_expect([0], "systemctl daemon-reload")
