@@ -25,6 +25,19 @@ class ByHost(LoadScopeScheduling):
         return found[1] if found else "bookworm"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, on every other host, what one host shows; the command line has named the hosts for all tests."""
+    elsewhere = [item for item in items if not _belongs(item)]
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
+
+
+def _belongs(item: pytest.Item) -> bool:
+    only = item.get_closest_marker("only_on")
+    return only is None or f"[ssh://{only.args[0]}" in item.name
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByHost:
     """What pytest-xdist asks for how to share the tests out."""
     return ByHost(config, log)

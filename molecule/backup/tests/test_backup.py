@@ -205,7 +205,7 @@ def ceremony(host: Host, keys: Path, **variables: object) -> tuple[int, str]:
     return played.returncode, words(played)
 
 
-@pytest.mark.testinfra_hosts("ssh://trixie")  # it takes half a minute, and one host shows it
+@pytest.mark.only_on("trixie")
 def test_keys_are_rotated_and_each_one_is_tested(host: Host, tmp_path: Path) -> None:
     for file in KEYS.iterdir():
         shutil.copy2(file, tmp_path)
@@ -261,6 +261,7 @@ def test_time_that_systemd_cannot_read_never_lands(host: Host) -> None:
     assert host.file(path).content_string == before
 
 
+@pytest.mark.only_on("trixie")
 def test_credentials_are_not_shown(host: Host) -> None:
     access = {"access_key": "someone", "secret_key": "not-to-be-shown-4711"}
     code, said = converge(host, "--check", "--diff", "-vvv", backup_credentials={"offsite": access})

@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,5 +44,41 @@ def test_a_test_belongs_to_its_host(conftest: Any, test: str, scope: str) -> Non
 
 
 def test_pytest_xdist_asks_for_it(conftest: Any) -> None:
-    [hook] = [name for name in vars(conftest) if name.startswith("pytest_")]
-    assert callable(getattr(newhooks, hook))
+    assert callable(newhooks.pytest_xdist_make_scheduler)
+    assert callable(conftest.pytest_xdist_make_scheduler)
+
+
+TESTS = """
+import pytest
+
+HOSTS = pytest.mark.parametrize("host", ["ssh://trixie", "ssh://bookworm"], ids=str)
+
+@HOSTS
+def test_each(host): pass
+
+@HOSTS
+@pytest.mark.only_on("trixie")
+def test_once(host): pass
+
+@pytest.mark.only_on("trixie")
+@pytest.mark.parametrize("word", ["a", "b"])
+@HOSTS
+def test_words(host, word): pass
+"""
+
+
+def test_what_one_host_shows_runs_there_only(tmp_path: Path) -> None:
+    shutil.copy(names.ROOT / "molecule" / "conftest.py", tmp_path)
+    (tmp_path / "test_some.py").write_text(TESTS, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", f"--rootdir={tmp_path}", str(tmp_path)]
+    found = subprocess.run(
+        [*command, "-c", str(names.ROOT / "pyproject.toml")], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
+    collected = sorted(line.rpartition("::")[2] for line in found.splitlines() if "::" in line)
+    assert collected == [
+        "test_each[ssh://bookworm]",
+        "test_each[ssh://trixie]",
+        "test_once[ssh://trixie]",
+        "test_words[ssh://trixie-a]",
+        "test_words[ssh://trixie-b]",
+    ]
