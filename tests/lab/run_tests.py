@@ -101,7 +101,7 @@ class Runner:
         """Run pytest under the project's environment."""
         report = JUNIT / f"{name}.xml"
         argv = [names.bin_path("pytest"), f"--junitxml={report}", "--numprocesses=2", *arguments]
-        return self.step(name, argv, reports=lambda: [report], timeout_s=1200)
+        return self.step(name, argv, reports=lambda: [report], timeout_s=2400)
 
 
 def environment() -> dict[str, str]:
