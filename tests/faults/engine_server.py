@@ -18,6 +18,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -39,20 +40,22 @@ class Witness:
         self._at = request.get("at")
         self._fault = request.get("fault")
         self._count = 0
-        self._busy = False
+        self._mine = threading.local()
+        self._one_at_a_time = threading.Lock()
         self._log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self._busy or not _changes(event, arguments):
+        if getattr(self._mine, "busy", False) or not _changes(event, arguments):
             return
-        self._busy = True
+        self._mine.busy = True  # what the hook itself does in this thread is no event
         try:
-            self._note(event, arguments)
-            self._count += 1
-            if self._count == self._at:
-                self._strike()
+            with self._one_at_a_time:
+                self._note(event, arguments)
+                self._count += 1
+                if self._count == self._at:
+                    self._strike()
         finally:
-            self._busy = False
+            self._mine.busy = False
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         entry: dict[str, Any] = {"event": event, "on": _text(arguments[0])[:300]}
