@@ -284,7 +284,8 @@ def prove(phase: Phase, report: Report, identity: Path) -> None:
         before = sample("production").trades
         wait_for("production trades on", lambda: sample("production").trades > before, 10)
         raise DrillError(f"{error}. Production was not touched, it is trading on") from None
-    status = json.loads(on_host("production", "fluxmaint", "status", "--json"))
+    # Status 3 tells of generations that earlier sabotage has taken from the store: rightly, and no matter here.
+    status = json.loads(on_host("production", "fluxmaint status --json || test $? -eq 3"))
     if status["newest_proven"] != report.generation_id:
         raise DrillError(f"production does not find a signed proof of {report.generation_id} in the store: {status}")
     report.proof = {"generation": status["newest_proven"], "signature_verified_by": "production"}
