@@ -510,9 +510,7 @@ class Counting:
         for info, count in found.items():
             hour = hours.at(0, info.zone if info.timed else self._zone)
             names[hour, info.counts] += count
-            if info.request is not None:
-                method, target, status = info.request
-                self._tally.requests[hour, method, target, status] += count
+            self._requested(info, hour, count)
             if info.id:
                 first, last = oldest[info], newest[info]
                 samples = [[first[1]], [last[1]]] if first[1] is not last[1] else [[first[1]]]
@@ -566,9 +564,7 @@ class Counting:
                 self._known_bytes += 300 + len(last)
             hour = hours.at(index, info.zone if info.timed else self._zone)
             names[hour, info.counts] += len(indexes)
-            if info.request is not None:
-                method, target, status = info.request
-                self._tally.requests[hour, method, target, status] += len(indexes)
+            self._requested(info, hour, len(indexes))
             for index in indexes if info.restart else ():
                 self._restart(info, lines[index], hour)
             self._samples(info, hour, indexes, events, lines)
@@ -599,6 +595,12 @@ class Counting:
         for (hour, several), count in names.items():
             for name in several:
                 self._tally.facts[hour, name] += count
+
+    def _requested(self, info: Info, hour: int, count: int) -> None:
+        """Add the requests that events of one kind and hour are about to the tally."""
+        if info.request is not None:
+            method, target, status = info.request
+            self._tally.requests[hour, method, target, status] += count
 
     def _seen(
         self, info: Info, hour: int, count: int, first: int, last: int, samples: Iterable[Sequence[bytes]]

@@ -70,7 +70,6 @@ def route(target: str) -> str:
     return normalise(path.encode("utf-8", "surrogatepass")) or "/"
 
 
-_masks: dict[int, bytes] = {}
 _UUID_MASK = b"f0000000-0000-0000-0000-000000000000"
 
 
@@ -90,7 +89,7 @@ def masked(lines: bytes) -> bytes:
         if len(found) > len(_LEAST_ID):
             if found.isdigit() or found.isalpha() or (end < len(lines) and lines[end] in _WORD_BYTES):
                 continue
-            mask = _masks.get(len(found)) or _mask(len(found))
+            mask = _mask(len(found))
         else:
             match = _ID_BYTES.match(lines, begin)
             if match is None:
@@ -103,8 +102,7 @@ def masked(lines: bytes) -> bytes:
 
 
 def _mask(size: int) -> bytes:
-    mask = _masks[size] = b"f" + b"0" * (size - 1)
-    return mask
+    return b"f" + b"0" * (size - 1)
 
 
 def _symbol(match: re.Match[str]) -> str:

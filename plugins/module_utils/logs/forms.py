@@ -318,7 +318,7 @@ def _json(line: bytes) -> Line | None:
     if isinstance(level, dict):
         level = level.get("name")
     if isinstance(level, (int, float)):
-        decides.append(_only_place(line, _JSON_LEVELS, repr(level)))
+        decides.append(_deciding(line, _JSON_LEVELS, _place(line, _JSON_LEVELS, repr(level))))
         level = _level_of_number(level)
     if not isinstance(text, str) and not isinstance(level, str):
         return None
@@ -393,9 +393,8 @@ def _place(line: bytes, names: tuple[str, ...], value: str) -> slice | None:
     return None
 
 
-def _only_place(line: bytes, names: tuple[str, ...], value: str) -> slice:
-    """Where a JSON value stands that decides; the whole line when something else in it has such a name."""
-    place = _place(line, names, value)
+def _deciding(line: bytes, names: tuple[str, ...], place: slice | None) -> slice:
+    """The place of a JSON value that decides; the whole line without one, or when something else has such a name."""
     named = sum(len(_NAME_IN_JSON[name].findall(line)) for name in names)
     return place if place is not None and named == 1 else slice(None)
 
@@ -431,9 +430,10 @@ def _request(document: dict[str, Any], line: bytes, decides: list[slice]) -> dic
     if not isinstance(method, str) or not _METHOD.fullmatch(method) or not isinstance(target, str):
         return {}
     code = str(status)
-    if not _STATUS.fullmatch(code) or _place(line, _STATUSES, code) is None:
+    place = _place(line, _STATUSES, code) if _STATUS.fullmatch(code) else None
+    if place is None:
         return {}
-    decides.append(_only_place(line, _STATUSES, code))
+    decides.append(_deciding(line, _STATUSES, place))
     request: dict[str, Any] = {"method": method, "target": target, "status": code}
     for name, factor in _LATENCIES.items():
         took = document.get(name)

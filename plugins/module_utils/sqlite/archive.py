@@ -24,7 +24,7 @@ import os
 import pwd
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,9 @@ def run(
             operation = stack.enter_context(
                 journal.operation(OPERATION, tables=[table.name for table in tables], delete=delete)
             )
-        past = Journal(config.journal_file)
+        past = Journal(config.journal_file).read()
         if not accept_clock:
-            archive_clock.require_lived_through(past.read(), cutoff, now, subject=str(config.journal_file))
+            archive_clock.require_lived_through(past, cutoff, now, subject=str(config.journal_file))
         work = stack.enter_context(workspace(config, "archive", clock))
         job = _Job(config, archives, work, cutoff, clock, operation, progress)
         if accept_clock:
@@ -494,13 +494,13 @@ def difference(result: dict[str, Any]) -> dict[str, dict[str, int]]:
     }
 
 
-def noted_rows(journal: Journal) -> dict[tuple[str, str], int]:
+def noted_rows(entries: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
     """Rows of each archive, by table and month, as they were noted last; a restore brings others, and begins anew.
 
     Rows that an archive keeps beside those that count are rows of it, too.
     """
     noted: dict[tuple[str, str], int] = {}
-    for entry in journal.read():
+    for entry in entries:
         if entry["operation"] == "restore" and entry["event"] == "end" and entry.get("result") == "ok":
             noted.clear()
         if entry["operation"] == OPERATION and entry.get("step") in (ARCHIVED, ACCEPTED):
@@ -508,9 +508,10 @@ def noted_rows(journal: Journal) -> dict[tuple[str, str], int]:
     return noted
 
 
-def noted_reused(journal: Journal) -> dict[tuple[str, str], int]:
+def noted_reused(entries: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
     """Rows of each archive of which another row had the key when rows were archived last, by table and month."""
-    last = {entry["archive"]: entry["reused"] for entry in journal.read(OPERATION) if entry.get("step") == COMPARED}
+    compared = (entry for entry in entries if entry["operation"] == OPERATION and entry.get("step") == COMPARED)
+    last = {entry["archive"]: entry["reused"] for entry in compared}
     return {(name, month): int(count) for name, found in last.items() for month, count in found.items()}
 
 

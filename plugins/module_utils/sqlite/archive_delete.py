@@ -132,13 +132,15 @@ class LiveTable:
         except sqlite3.OperationalError as error:
             if not is_locked(error):
                 raise
-            raise PreconditionError(
-                f"is in WAL mode and open elsewhere; SQLite {sqlite3.sqlite_version} can corrupt it when one more"
-                " connection writes",
-                subject=str(self._live),
-                untouched="the live rows that are left",
-                remedy="stop the service for the deletion, or update SQLite to 3.51.3",
-            ) from None
+            raise self._endangered("is in WAL mode and open elsewhere", "stop the service for the deletion") from None
+
+    def _endangered(self, state: str, remedy: str) -> PreconditionError:
+        return PreconditionError(
+            f"{state}; SQLite {sqlite3.sqlite_version} can corrupt it when one more connection writes",
+            subject=str(self._live),
+            untouched="the live rows that are left",
+            remedy=f"{remedy}, or update SQLite to 3.51.3",
+        )
 
     @staticmethod
     def _schema_version(con: sqlite3.Connection) -> int:
@@ -263,13 +265,7 @@ class LiveTable:
             )
         wal = con.execute("PRAGMA main.journal_mode").fetchone()[0] == "wal"
         if wal and not self._alone and wal_reset_bug():
-            raise PreconditionError(
-                f"was brought into WAL mode meanwhile; SQLite {sqlite3.sqlite_version} can corrupt it when one more"
-                " connection writes",
-                subject=str(self._live),
-                untouched="the live rows that are left",
-                remedy="run it again with the service stopped, or update SQLite to 3.51.3",
-            )
+            raise self._endangered("was brought into WAL mode meanwhile", "run it again with the service stopped")
 
     def _give_up(self, con: sqlite3.Connection) -> None:
         con.set_progress_handler(None, 0)

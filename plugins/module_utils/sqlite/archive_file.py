@@ -257,12 +257,10 @@ def create(path: Path, shape: Shape, *, page_size: int, encoding: str, replaced:
 
 def describe(con: sqlite3.Connection, schema: str, facts: Mapping[str, Any]) -> None:
     """Write into an attached archive what it is."""
+    form = FORMAT_REPLACED if facts.get("replaced_rows") else FORMAT
     con.executemany(
         f"INSERT OR REPLACE INTO {schema}.{METADATA}(key, value) VALUES (?, ?)",  # noqa: S608 - quoted
-        [
-            (key, str(value))
-            for key, value in {"format": FORMAT_REPLACED if facts.get("replaced_rows") else FORMAT, **facts}.items()
-        ],
+        [(key, str(value)) for key, value in {"format": form, **facts}.items()],
     )
 
 

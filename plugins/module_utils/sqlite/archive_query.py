@@ -59,8 +59,8 @@ def info(
     deadline = Deadline(clock or Clock(), timeout_s, "archives")
     tables, problems = [], []
     notes: list[str] = []
-    noted = noted_rows(Journal(config.journal_file))
-    reused = noted_reused(Journal(config.journal_file))
+    past = Journal(config.journal_file).read()
+    noted, reused = noted_rows(past), noted_reused(past)
     for table in archives.tables:
         files = []
         for month, path in archive_file.existing(archives.directory, table.name).items():

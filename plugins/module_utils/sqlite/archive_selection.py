@@ -83,7 +83,12 @@ def compile_query(con: sqlite3.Connection, table: ArchivedTable, cutoff: datetim
 
 def _asking(table: ArchivedTable, shape: Shape) -> str:
     # A name in quotation marks that no column has would be a text, were it not for the q before it.
-    return f'SELECT q."time", {listed(shape.key, "q")} FROM (\n{table.query.strip().rstrip(";")}\n) AS q'
+    return f'SELECT q."time", {listed(shape.key, "q")} FROM {_within(table)} AS q'
+
+
+def _within(table: ArchivedTable) -> str:
+    """The contract's query as a source of rows in another one; it may end with a comment."""
+    return f"(\n{table.query.strip().rstrip(';')}\n)"
 
 
 def with_months(con: sqlite3.Connection, cutoff: datetime, waiting: datetime | None = None) -> None:
@@ -116,7 +121,7 @@ def months_asked(table: ArchivedTable, shape: Shape) -> str:
     names = ", ".join(f"k{number}" for number in range(len(shape.key)))
     return (
         f"SELECT fluxmaint_month(typeof(z.t), CAST(z.t AS BLOB)) AS month, {names}"
-        f' FROM (SELECT q."time" AS t, {keys} FROM (\n{table.query.strip().rstrip(";")}\n) AS q) AS z'
+        f' FROM (SELECT q."time" AS t, {keys} FROM {_within(table)} AS q) AS z'
     )
 
 
@@ -229,8 +234,7 @@ class Selection:
 
         Of rows that the contract's query gives; of all rows, where it takes the time from a column as it is.
         """
-        query = self.table.query.strip().rstrip(";")
-        sources = [(f"(\n{query}\n)", "time"), *((self._table("main"), name) for name in self._time_columns(query))]
+        sources = [(_within(self.table), "time"), *((self._table("main"), name) for name in self._time_columns())]
         codec = codec_of(self._con)
         newest = None
         for source, name in sources:
@@ -246,15 +250,14 @@ class Selection:
                     break
         return newest
 
-    def _time_columns(self, query: str) -> list[str]:
+    def _time_columns(self) -> list[str]:
         """Columns that hold exactly what the contract's query gives as the time, in a sample of rows."""
         names = self.shape.names
         time = 'q."time"'
         same = [f"min({same_value('t.' + quoted(name), time)})" for name in names]
-        keys = matching(*([f"{prefix}.{quoted(key)}" for key in self.shape.key] for prefix in ("t", "q")))
         found = self._con.execute(
-            f"SELECT {', '.join(same)} FROM (SELECT * FROM (\n{query}\n) LIMIT {_LATEST}) AS q"
-            f" CROSS JOIN {self._table('main')} AS t ON {keys}",
+            f"SELECT {', '.join(same)} FROM (SELECT * FROM {_within(self.table)} LIMIT {_LATEST}) AS q"
+            f" CROSS JOIN {self._table('main')} AS t ON {same_key(self.shape, 'q')}",
             query_parameters(EVERY_TIME),
         ).fetchone()
         return [name for name, always in zip(names, found) if always]
@@ -537,9 +540,9 @@ def _one_table(archive: Path) -> Iterator[None]:
         ) from None
 
 
-def same_key(shape: Shape) -> str:
-    """SQL that says that an archived row `o` has the key of a row `t` of the table, as the table compares."""
-    return matching(*([f"{prefix}.{quoted(key)}" for key in shape.key] for prefix in ("t", "o")))
+def same_key(shape: Shape, other: str = "o") -> str:
+    """SQL that says that another row, `o` of an archive, has the key of a row `t` of the table, as that compares."""
+    return matching(*([f"{prefix}.{quoted(key)}" for key in shape.key] for prefix in ("t", other)))
 
 
 def _of(month: str, states: Sequence[int]) -> str:
