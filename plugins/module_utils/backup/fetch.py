@@ -25,7 +25,7 @@ from ..store.base import ObjectMissing, Store, Version
 from . import archive, checks, crypto, layout
 from .crypto import Digest
 from .manifest import CacheFile, DatabaseRecord, FileEntry, Manifest, Part
-from .opening import Opened, listing, open_generation, read_version, require_listed
+from .opening import Opened, listed, open_generation, read_version, require_listed, stored_sizes
 
 __all__ = ["Fetched", "FetchedFile", "Opened", "fetch", "fetch_opened", "open_generation"]
 
@@ -171,11 +171,8 @@ class _Job:
 
     def sizes(self, parts: Sequence[Part], cache: Sequence[CacheFile]) -> None:
         """Look at every object first: what is missing is found before gigabytes are fetched."""
-        store, prefix, base = self.opened.store, self.opened.prefix, self.opened.base
-        expected = {prefix + part.object: [part.stored.bytes] for part in parts}
-        expected.update({base + item.object: [stored.bytes for stored in item.stored] for item in cache})
-        there = listing(store, prefix, *([base + "cache/"] if cache else []))
-        self.there = require_listed(expected, there, store.name)
+        expected = stored_sizes(self.opened, parts, cache)
+        self.there = require_listed(expected, listed(self.opened, cache=bool(cache)), self.opened.store.name)
         for key, versions in self.there.items():
             if not versions[0].latest:
                 self._replaced(key)

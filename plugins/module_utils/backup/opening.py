@@ -22,7 +22,7 @@ from ..core.clock import Clock
 from ..core.errors import IntegrityError
 from ..store.base import ObjectMissing, Store, TooLarge, Version
 from . import catalog, crypto, layout
-from .manifest import MANIFEST_LIMIT, Manifest
+from .manifest import MANIFEST_LIMIT, CacheFile, Manifest, Part
 
 _COMMIT_LIMIT = 4096
 _SIGNATURE_LIMIT = 64 << 10
@@ -190,6 +190,18 @@ def require_listed(
     return fitting
 
 
+def listed(opened: Opened, *, cache: bool) -> dict[str, list[Version]]:
+    """What its store lists of a generation and, where that is wanted, of the cache files of all generations."""
+    return listing(opened.store, opened.prefix, *([opened.base + "cache/"] if cache else []))
+
+
+def stored_sizes(opened: Opened, parts: Sequence[Part], cache: Sequence[CacheFile]) -> dict[str, list[int]]:
+    """By key, the sizes in bytes that the objects of these parts and cache files may have."""
+    expected = {opened.prefix + part.object: [part.stored.bytes] for part in parts}
+    expected.update({opened.base + item.object: [form.bytes for form in item.stored] for item in cache})
+    return expected
+
+
 def require_whole(opened: Opened, there: Mapping[str, Sequence[Version]] | None = None, *, target: str = "") -> None:
     """Raise IntegrityError unless every object of a generation is listed with the size that its manifest says.
 
@@ -199,10 +211,9 @@ def require_whole(opened: Opened, there: Mapping[str, Sequence[Version]] | None 
     """
     manifest = opened.manifest
     if there is None:
-        there = listing(opened.store, opened.prefix, *([opened.base + "cache/"] if manifest.cache else []))
-    expected = {opened.prefix + part.object: [part.stored.bytes] for part in manifest.parts}
+        there = listed(opened, cache=bool(manifest.cache))
+    expected = stored_sizes(opened, manifest.parts, manifest.cache)
     expected[opened.prefix + manifest.instructions.object] = [manifest.instructions.bytes]
-    expected.update({opened.base + item.object: [form.bytes for form in item.stored] for item in manifest.cache})
     require_listed(expected, there, target or opened.store.name)
 
 
