@@ -22,12 +22,12 @@ HOUR_S = 3600
 
 
 class Life:
-    """Two generations on each target, both proven, the newest an hour old."""
+    """Two generations on each target, both proven, as many hours old."""
 
-    def __init__(self, scene: Scene, targets: tuple[str, ...]) -> None:
+    def __init__(self, scene: Scene, targets: tuple[str, ...], hours: tuple[int, int] = (2, 1)) -> None:
         self.scene = scene
         scene.configure(targets=[scene.world.target(name, f"target-{name}") for name in targets])
-        self.older, self.newest = (self.make(targets, -hours * HOUR_S) for hours in (2, 1))
+        self.older, self.newest = (self.make(targets, -age * HOUR_S) for age in hours)
 
     def make(self, targets: tuple[str, ...], clock_offset_s: int) -> str:
         self.scene.change(f"at{clock_offset_s}")
@@ -203,8 +203,8 @@ def test_a_reader_whose_clock_is_a_day_back_does_not_get_an_old_generation_witho
     tmp_path: Path, engine_server: EngineServer
 ) -> None:
     scene = Scene(tmp_path / "world", engine_server)
-    scene.configure(targets=[scene.world.target("near", "target-near")])
-    old, new = (Life.make(_life(scene), ("near",), -hours * HOUR_S) for hours in (30, 1))
+    life = Life(scene, ("near",), hours=(30, 1))
+    old, new = life.older, life.newest
     watch = Invariants(scene)
     ran = scene.prove("near", clock_offset_s=-DAY_S)
     assert (ran.code, ran.result["generation"]) == (3, old), ran.out
@@ -212,8 +212,7 @@ def test_a_reader_whose_clock_is_a_day_back_does_not_get_an_old_generation_witho
     watch.hold(ran)
     status = scene.run("status", clock_offset_s=-DAY_S)
     assert status.code == 3
-    reasons = {reason["code"]: reason["text"] for reason in status.result["reasons"]}
-    assert "ahead of this host's clock" in reasons["newest_ahead"]
+    assert "ahead of this host's clock" in life.reasons(status)["newest_ahead"]
     identity = scene.world.keys / "operator.key"
     found = scene.run(
         "extract",
@@ -234,9 +233,3 @@ def test_a_reader_whose_clock_is_a_day_back_does_not_get_an_old_generation_witho
     assert pruned.code in (0, 3) and pruned.result["targets"]["near"]["deleted"] == []
     watch.hold_after_next_run(status, pruned)
     assert scene.run("status").code == 0
-
-
-def _life(scene: Scene) -> Life:
-    made = Life.__new__(Life)
-    made.scene = scene
-    return made

@@ -122,9 +122,8 @@ def test_a_host_that_would_prove_itself_is_refused(host: Host) -> None:
     assert "A host's proofs of its own backups do not count" in words(played)
 
 
+@pytest.mark.only_on("trixie")
 def test_an_identity_is_made_on_the_verifier_and_its_public_half_is_told(host: Host) -> None:
-    if name_of(host) != "trixie":
-        pytest.skip("is the same on each host, and tried on trixie")
     played = play(CONVERGE, "--limit", "trixie", backup_verify_identity_file="")
     assert played.returncode == 0 and "to backup_recipients" not in words(played), "one that is there stays"
     host.run_expect([0], "rm /etc/fluxmaint/keys/verifier.key")

@@ -19,7 +19,7 @@ from fluxmaint.core import config as configuration
 PROJECT = Path(__file__).resolve().parents[3]
 EXAMPLE = PROJECT / "inventories" / "example"
 # The roles lend their variables; none of their tasks runs.
-PLAYBOOK = """
+PRODUCTION = """
 - hosts: production
   gather_facts: false
   connection: local
@@ -28,6 +28,10 @@ PLAYBOOK = """
     - {role: fluxhero.maintenance.backup, tags: never}
     - {role: fluxhero.maintenance.database, tags: never}
   tasks:
+"""
+PLAYBOOK = (
+    PRODUCTION
+    + """\
     - ansible.builtin.copy:
         content: "{{ item.content | to_json }}"
         dest: "{{ directory }}/{{ item.name }}"
@@ -37,6 +41,7 @@ PLAYBOOK = """
         - {name: config.d/backup.json, content: {backup: "{{ __backup_section }}"}}
         - {name: config.d/database.json, content: "{{ __database_sections }}"}
 """
+)
 VERIFIER = """
 - hosts: verifier
   gather_facts: false
@@ -54,15 +59,9 @@ VERIFIER = """
         - {name: config.d/verify.json, content: {verify: "{{ __backup_verify_section }}"}}
         - {name: names, content: "{{ __backup_verify_names }}"}
 """
-UNITS = """
-- hosts: production
-  gather_facts: false
-  connection: local
-  roles:
-    - {role: fluxhero.maintenance.agent, tags: never}
-    - {role: fluxhero.maintenance.backup, tags: never}
-    - {role: fluxhero.maintenance.database, tags: never}
-  tasks:
+UNITS = (
+    PRODUCTION
+    + """\
     - ansible.builtin.template:
         src: "{{ item.src }}"
         dest: "{{ directory }}/{{ item.name }}"
@@ -82,6 +81,7 @@ UNITS = """
         dest: "{{ directory }}/config.json"
         mode: "0600"
 """
+)
 
 
 def rendered(directory: Path, play: str = PLAYBOOK, **variables: Any) -> configuration.Config:
