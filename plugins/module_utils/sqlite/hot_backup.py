@@ -365,6 +365,12 @@ class _Taken:
     notes: list[str]
 
 
+def _empty(descriptor: int) -> None:
+    """Make a file empty; one that is so already is left alone: ext4 writes a truncated file out when it is closed."""
+    if os.fstat(descriptor).st_size:
+        os.ftruncate(descriptor, 0)
+
+
 class _Again(Exception):
     """The source is not what it was when this attempt began (replaced, other journal mode, other schema)."""
 
@@ -375,7 +381,7 @@ def _take(source: Path, partial: _Partial, deadline: Deadline, durable: bool) ->
         # database would drop this process's locks on it.
         raw = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.ftruncate(partial.descriptor, 0)
+            _empty(partial.descriptor)
             header = connect.parse_header(os.pread(raw, HEADER_BYTES, 0))
             if header is None:
                 raise InputError("is not a SQLite database", subject=str(source))
@@ -548,7 +554,7 @@ def _copy_log(source: Path, partial: _Partial, deadline: Deadline) -> bool:
         try:
             while True:
                 beginning = os.pread(log, 32, 0)
-                os.ftruncate(copy, 0)
+                _empty(copy)
                 Mirror(log, copy, deadline).copy()
                 if os.pread(log, 32, 0) == beginning:
                     return True
