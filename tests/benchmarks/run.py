@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure and report: `make bench`, or parts of it.
 
-    BENCH_CASES=hot,generation,restore,logs  BENCH_SIZES=100MB,500MB,2.4GB  BENCH_JOURNALS=rollback,wal
+    BENCH_CASES=hot,steps,generation,restore,logs  BENCH_SIZES=100MB,500MB,2.4GB  BENCH_JOURNALS=rollback,wal
     BENCH_LOG_SIZES=100MB,1GB           sizes of logs
     BENCH_ROUNDS=3                      rounds of each case
     BENCH_METHODS=ours,restic           methods whose name begins so
@@ -90,7 +90,7 @@ class Bench:
     """One run."""
 
     def __init__(self) -> None:
-        self.cases = _chosen("BENCH_CASES", ("hot", "generation", "restore", "logs"))
+        self.cases = _chosen("BENCH_CASES", ("hot", "steps", "generation", "restore", "logs"))
         self.sizes = _chosen("BENCH_SIZES", tuple(data.SIZES))
         self.log_sizes = _chosen("BENCH_LOG_SIZES", tuple(logs.SIZES))
         self.journals = _chosen("BENCH_JOURNALS", data.JOURNALS)
@@ -105,7 +105,7 @@ class Bench:
         for size in self.sizes:
             for journal in self.journals:
                 whole = journal in _WHOLE[size] and ("generation" in self.cases or "restore" in self.cases)
-                if not whole and "hot" not in self.cases:
+                if not whole and not {"hot", "steps"} & set(self.cases):
                     continue
                 with step(f"The database of {size}, {journal}"):
                     source = data.ensure(BENCH / "data", size, journal)
@@ -130,6 +130,8 @@ class Bench:
         if "hot" in self.cases:
             idle = methods.Method("no backup", ["sleep", "3"], work / "nothing")
             self._group("hot", source, database, work, [*methods.hot(database, work), idle])
+        if "steps" in self.cases:
+            self._group("steps", source, database, work, methods.steps(database, work, _LEVEL))
         if not whole:
             return
         generations = methods.Generations(database, work)
