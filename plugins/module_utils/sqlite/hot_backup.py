@@ -555,7 +555,7 @@ def _copy_log(source: Path, partial: _Partial, deadline: Deadline) -> bool:
             while True:
                 beginning = os.pread(log, 32, 0)
                 _empty(copy)
-                Mirror(log, copy, deadline).copy()
+                Mirror(log, copy, deadline, durable=False).copy()
                 if os.pread(log, 32, 0) == beginning:
                     return True
                 deadline.check("copying the write-ahead log")
