@@ -27,6 +27,7 @@ PACKAGES = {
     "restic": "restic", "borg": "borgbackup", "age": "age", "zstd": "zstd", "sqlite3": "sqlite3", "rsync": "rsync",
     "goaccess": "goaccess", "openssl": "openssl",
 }
+OURS_QUIET = "ours, nobody writes"
 
 # The guide's backup: its commands in its order, without the messages.
 _GUIDE_BACKUP = """
@@ -45,7 +46,7 @@ sha256sum -c "$name.tar.gz.sha256" > /dev/null
 _GUIDE_RESTORE = """
 set -e
 temporary=$(mktemp -d -p "$OUT")
-tar -xzf "$BACKUPS"/fluxhero_backup_*.tar.gz -C "$temporary"
+tar -xzf "$(ls "$BACKUPS"/fluxhero_backup_*.tar.gz | tail -n 1)" -C "$temporary"
 cp "$temporary"/fluxhero_backup_*/trades.db "$OUT/trades.db"
 rm -rf "$temporary"
 """
@@ -55,7 +56,7 @@ set -e
 cp "$DATABASE" "$COPY"
 sqlite3 "file:$COPY?immutable=1" 'PRAGMA integrity_check' > "$COPY.verdict" &
 checking=$!
-zstd -q -c $FLAGS < "$COPY" | age -r "$RECIPIENT" > "$OUT" &
+{ zstd -q -c $FLAGS < "$COPY" | age -r "$RECIPIENT" > "$OUT"; } &  # braces, or the status of zstd is lost
 encrypting=$!
 openssl dgst -sha256 "$COPY" > "$COPY.sha256"
 wait $encrypting
@@ -138,9 +139,9 @@ def hot(source: Path, work: Path) -> list[Method]:
     ]
 
 
-def steps(source: Path, work: Path, level: int) -> list[Method]:
+def steps(source: Path, work: Path, level: int, recipient: str) -> list[Method]:
     """The single steps of a generation, by plain tools: they tell what the time of a whole one is made of."""
-    check = 'sqlite3 "file:$DATABASE?immutable=1" "PRAGMA integrity_check"'
+    check = 'test "$(sqlite3 "file:$DATABASE?immutable=1" "PRAGMA integrity_check")" = ok'
     compress = f'zstd -q -c -{level} -T2 < "$DATABASE" > /dev/null'
     scripts = {
         "cp": 'cp "$DATABASE" "$OUT"',
@@ -149,12 +150,14 @@ def steps(source: Path, work: Path, level: int) -> list[Method]:
         "SHA-256 by openssl": 'openssl dgst -sha256 "$DATABASE"',
         "SHA-256 by sha256sum": 'sha256sum "$DATABASE"',
         f"zstd -{level} -T2": compress,
+        f"zstd -{level} -T2 | age": compress.replace(">", '| age -r "$RECIPIENT" >'),
         "zstd -3": compress.replace(f"-{level} -T2", "-3"),
         f"zstd -{level} -T2 beside integrity_check": f"{compress} &\n{check} && wait $!",
     }
     out = work / "snapshot.db"
     return [
-        Method(name, shell(script, DATABASE=source, OUT=out), out, quiet=True) for name, script in scripts.items()
+        Method(name, shell(script, DATABASE=source, OUT=out, RECIPIENT=recipient), out, quiet=True)
+        for name, script in scripts.items()
     ]
 
 
@@ -192,6 +195,7 @@ class Generations:
         backup = [sys.executable, "-I", str(self.executable), "backup", "--kind", "daily", "--json", "--config", config]
         return [
             Method("ours", backup, self.world.store, prepare=self._empty_ours),
+            Method(OURS_QUIET, backup, self.world.store, prepare=self._empty_ours, quiet=True),
             Method("zstd | age > file", _pipeline("zstd -q -c", limit), work / "limit.zst.age"),
             Method(
                 f"zstd -{level} -T2 | age > file", _pipeline(f"zstd -q -c -{level} -T2", tuned), work / "tuned.zst.age"
@@ -314,6 +318,7 @@ def versions() -> dict[str, str]:
 
     asked = {"restic": ["restic", "version"], "borg": ["borg", "--version"], "age": ["age", "--version"]}
     asked.update({"zstd": ["zstd", "--version"], "sqlite3": ["sqlite3", "--version"]})
+    asked["openssl"] = ["openssl", "version"]
     found = {"python": sys.version.split()[0], "python-sqlite": sqlite3.sqlite_version}
     found["kernel"] = ".".join(os.uname().release.split(".")[:2])
     found["processors"] = str(os.cpu_count())

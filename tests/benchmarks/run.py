@@ -130,16 +130,21 @@ class Bench:
         if "hot" in self.cases:
             idle = methods.Method("no backup", ["sleep", "3"], work / "nothing")
             self._group("hot", source, database, work, [*methods.hot(database, work), idle])
+        generations = methods.Generations(database, work)
         if "steps" in self.cases:
-            self._group("steps", source, database, work, methods.steps(database, work, _LEVEL))
+            steps = methods.steps(database, work, _LEVEL, generations.recipient)
+            self._group("steps", source, database, work, steps)
         if not whole:
             return
-        generations = methods.Generations(database, work)
         create = generations.create(_LEVEL)
         if "generation" in self.cases:
             self._group("generation", source, database, work, create)
         data.day_of_changes(database)
-        again = [replace(method, once=True, quiet=True, prepare=None) for method in create if not method.once]
+        again = [
+            replace(method, once=True, quiet=True, prepare=None)
+            for method in create
+            if not method.once and method.name != methods.OURS_QUIET
+        ]
         fresh = "generation" not in self.cases
         if fresh:  # only to have something to restore
             for method in create:
@@ -185,6 +190,7 @@ class Bench:
         if not keep:
             methods.remove(method.output)
             method.prepare_now()
+        measure.fill_page_cache(BENCH / "data" / "nothing")
         measure.warm(database)
         sample = measure.run(
             method.command,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import sqlite3
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.benchmarks import data, measure, report
+from tests.benchmarks import data, measure, reasons, report
+from tests.lab import names
 
 
 def sample(seconds: float, *waits: float, finished: bool = True, size: int = 10) -> measure.Sample:
@@ -76,6 +78,42 @@ def test_table_and_drawing_show_what_did_not_end() -> None:
     assert "2.0 s" in drawn
     assert "does not end, or fails" in drawn
     assert "60.0 s" not in drawn
+
+
+def test_reasons_are_given_for_what_is_not_met_with_its_numbers() -> None:
+    hot = {"case": "hot", "journal": "rollback"}
+    took = {"ours": 9, "cp + fsync": 6, "Python backup API, one step": 8}
+    results = [result(name, seconds, **hot) for name, seconds in took.items()]
+    page = report.document(results, {})
+    assert "### Why some are not met\n\n- **A hot backup" in page
+    assert "`cp` and fsync alone take 0.75" in page
+    assert page.count("\n- **") == 1, "what was not measured explains nothing"
+    assert reasons.text(results[:2], {("hot", "rollback")}) == ""
+    assert reasons.text(results, set()) == ""
+
+
+def test_a_goal_may_be_about_ours_under_other_conditions() -> None:
+    goal = report.Goal("g", "generation", "2.4GB", "rollback", "median_s", "restic", 1.0, "ours, nobody writes")
+    results = [result("ours", 9), result("ours, nobody writes", 4), result("restic", 8)]
+    assert report.judge(results, [goal]) == [(goal, 0.5, True)]
+
+
+def test_the_published_page_has_a_number_for_each_goal() -> None:
+    page = (names.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "| at most " in line]
+    assert len(rows) == len(report.GOALS)
+    assert [row for row in rows if "not measured" in row] == []
+
+
+def test_what_a_failed_script_leaves_running_is_ended(tmp_path: Path) -> None:
+    script = f"sleep 60 & echo $! > {tmp_path}/pid; false"
+    assert not measure.run(["bash", "-c", script], database=None, scratch=tmp_path, limit_s=20).finished
+    left = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    for _attempt in range(100):
+        if not left.exists() or left.read_text().rpartition(") ")[2].startswith("Z"):
+            return
+        time.sleep(0.05)
+    pytest.fail("it still runs")
 
 
 def test_the_processor_time_of_all_processes_is_measured(tmp_path: Path) -> None:
