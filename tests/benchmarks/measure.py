@@ -73,12 +73,12 @@ def warm(database: Path) -> None:
 
 
 def fill_page_cache(ballast: Path) -> None:
-    """Fill three quarters of the memory with clean pages of a file of nothing, as files do on a host that has long run.
+    """Fill the memory with clean pages of a file of nothing, as files fill it on a host that has run for long.
 
     What a method writes then takes the place of such pages. Free memory of a virtual machine may be backed by
     nothing: getting it from the host costs several times what copying into it does, and whoever comes first pays.
     """
-    size = os.sysconf("SC_PHYS_PAGES") * _PAGE * 3 // 4
+    size = os.sysconf("SC_PHYS_PAGES") * _PAGE
     with open(ballast, "ab") as stream:
         stream.truncate(size)
     warm(ballast)
