@@ -161,6 +161,8 @@ def table(results: Sequence[Result]) -> str:
         case, size, journal = key
         mode = MODES[journal]
         parts.append(f"### {CASES[case]}: {size.replace('GB', ' GB').replace('MB', ' MB')}, {mode}\n")
+        if not all(item.get("page_cache_filled") for item in members):
+            parts.append("Measured before the page cache was filled.\n")
         columns = "seconds (min, max; rounds) | CPU, s | writer p50 / p99 / max, ms | bytes out, MB | RSS, MB"
         parts += [f"| method | {columns} |", "|---|---|---|---|---|---|"]
         parts += [_row(item) for item in members]
@@ -244,8 +246,8 @@ Written by `make bench`; the numbers are of one machine and belong together only
 - Everything is on one file system. Before each run everything written earlier is brought to the disk, the page cache
   is filled, as on a host that has run for weeks (what is written then takes the place of clean pages), and the database
   is read through, so that every method finds it there. Hot backups are brought to the disk (fsync) by every method.
-  The page cache was not filled yet for tables without `ours, nobody writes`: there, whoever comes first gets his memory
-  from the host of the virtual machine, which takes longer than copying.
+  Tables measured before it was filled say so: there, whoever comes first may have to get memory from the host of the
+  virtual machine, which takes longer than copying.
 - Memory is the largest sum of the resident memory of all processes of the method, looked at every 50 ms. CPU is the
   processor time of all of them, median; it is empty where it was not measured yet.
 - Databases hold the trading service's own tables, filled from a fixed seed. A day's changes: 0.5 % of the trades

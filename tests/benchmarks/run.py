@@ -215,6 +215,7 @@ class Bench:
             "journal": source.journal,
             "size_bytes": source.path.stat().st_size,
             "writer": not method.quiet,
+            "page_cache_filled": True,
             **report.summarise(method.name, samples),
             "said": failed[-200:],
             "tools": self.tools,
